@@ -1,0 +1,40 @@
+"""What can go wrong numerically, as data: an enumeration whose members are sentences."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ._types import X
+
+
+class RESULTS(eqx.Enumeration):
+    """How a solve ended: `RESULTS[result]` is the sentence, `result == RESULTS.successful` the test.
+
+    Every verb that can fail numerically carries one; with `throw=True` (the default) the sentence is raised, with
+    `throw=False` it is returned as data, which sweeps must mask on.
+    """
+
+    successful = ""
+    max_steps_reached = (
+        "The solver used all its steps before its residual fell below the tolerance. Raise `max_steps`, or loosen "
+        "the tolerance; in float32 try float64."
+    )
+    diverging_scores = (
+        "The Bradley-Terry scores have no finite optimum: some responses always win (or always lose) against the "
+        "rest, so the comparison graph {(i, j): P[i, j] > 0} is not strongly connected. Move the entries 0 and 1 of "
+        "`P` inside (0, 1), for example by `P = 0.5 + (1 - eps) * (P - 0.5)`, or drop those responses."
+    )
+    lost_finiteness = (
+        "The iterates left the finite numbers: the step is too large for this problem. Lower the optimiser's "
+        "learning rate, or use `objective.optimum`, which needs none."
+    )
+
+
+def successful(result: RESULTS) -> Bool[Array, "*batch"]:
+    """Whether a solve succeeded, element by element."""
+    return result == RESULTS.successful
+
+
+def throw_unless_successful(value: X, result: RESULTS) -> X:
+    """`value`, raising at run time the sentence of a failed `result`; under `vmap` any failure raises."""
+    return result.error_if(value, result != RESULTS.successful)

@@ -1,0 +1,96 @@
+"""Geometry of the probability simplex: logarithms that are safe on its faces, the gauge, the tangent space."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from ._types import PolicyBlock, ScalarBlock, as_float
+
+
+def safe_log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`log(x)` for x > 0 and -inf at 0, with derivative 0 there instead of infinity."""
+    inside = x > 0
+    return jnp.where(inside, jnp.log(jnp.where(inside, x, 1.0)), -jnp.inf)
+
+
+def log_power(weight: ScalarBlock, policy: PolicyBlock) -> PolicyBlock:
+    """`weight * log(policy)`, where weight 0 gives 0 even at probability 0 (`x ** 0 = 1`)."""
+    inside = policy > 0
+    inner = weight * jnp.log(jnp.where(inside, policy, 1.0))
+    return jnp.where(inside, inner, jnp.where(weight > 0, -jnp.inf, 0.0))
+
+
+def entropy(policy: Float[ArrayLike, "K *batch"]) -> Float[Array, "*batch"]:
+    r"""Shannon entropy in nats, \(H(\pi) = -\sum_i \pi_i \log \pi_i\), with 0 log 0 = 0.
+
+    - `policy`: shape (K,), or (K, *batch) with batch axes behind; entries in [0, 1].
+
+    Returns a value in [0, log K]. The gradient is finite on faces of the simplex too.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> float(ipodyn.entropy(jnp.array([1.0, 0.0])))
+    0.0
+    """
+    policy = as_float(policy)
+    inside = policy > 0
+    safe = jnp.where(inside, policy, 1.0)
+    return -jnp.sum(jnp.where(inside, policy * jnp.log(safe), 0.0), axis=0)
+
+
+def kl_divergence(
+    policy: Float[ArrayLike, "K *batch"], reference: Float[ArrayLike, "K *batch"]
+) -> Float[Array, "*batch"]:
+    r"""Kullback-Leibler divergence in nats, \(\sum_i \pi_i \log(\pi_i / q_i)\), with 0 log 0 = 0.
+
+    - `policy`, `reference`: shape (K,), or (K, *batch) with batch axes behind.
+
+    Infinite where the policy puts mass on a response that the reference excludes.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> float(ipodyn.kl_divergence(jnp.array([1.0, 0.0]), jnp.array([0.5, 0.5])))  # log 2
+    0.693147...
+    """
+    policy, reference = as_float(policy), as_float(reference)
+    inside = policy > 0
+    safe = jnp.where(inside, policy, 1.0)
+    covered = jnp.where(inside, reference > 0, True)
+    safe_reference = jnp.where(inside & (reference > 0), reference, 1.0)
+    terms = jnp.where(inside, policy * (jnp.log(safe) - jnp.log(safe_reference)), 0.0)
+    return jnp.where(jnp.all(covered, axis=0), jnp.sum(terms, axis=0), jnp.inf)
+
+
+def softmax(logits: PolicyBlock) -> PolicyBlock:
+    """`exp(z) / sum exp(z)` over the leading axis; ends in a division, so that it is a policy off the simplex too."""
+    return jax.nn.softmax(logits, axis=0)
+
+
+def centred(x: PolicyBlock) -> PolicyBlock:
+    """`x` minus its mean over the responses: fixes the gauge of logits and scores."""
+    return x - jnp.mean(x, axis=0, keepdims=True)
+
+
+def matvec(matrix: Float[Array, "K L *batch"], vector: Float[Array, "L *batch"]) -> Float[Array, "K *batch"]:
+    """`matrix @ vector` over the two leading axes, batch axes behind.
+
+    Up to 16 responses it is an unrolled sum of multiply-adds, which compiles to full-width vector code when a batch
+    axis stands behind (`dot` would move the batch axis to the front); above, an ordinary `dot`.
+    """
+    size = vector.shape[0]
+    if matrix.ndim == 2 and vector.ndim == 1:
+        return jnp.matmul(matrix, vector, precision="highest")
+    if size > 16:
+        return jnp.einsum("kl...,l...->k...", matrix, vector, precision="highest")
+    total = matrix[:, 0] * vector[0]
+    for j in range(1, size):
+        total = total + matrix[:, j] * vector[j]
+    return total
+
+
+def tangent_basis(K: int, dtype: jnp.dtype | None = None) -> Float[Array, "K K-1"]:
+    """An orthonormal basis of the sum-zero space, as columns (Helmert contrasts): `Q.T @ Q = I`, `1 @ Q = 0`."""
+    rows = np.arange(1, K)
+    helmert = np.tril(np.ones((K - 1, K)), 0)
+    helmert[rows - 1, rows] = -rows
+    helmert /= np.sqrt(rows * (rows + 1.0))[:, None]
+    return jnp.asarray(helmert.T, dtype=jnp.result_type(float) if dtype is None else dtype)
