@@ -1,5 +1,6 @@
 """Dynamics of preference optimisation: where iterated IPO and DPO converge, oscillate or collapse."""
 
+from . import data as data
 from . import problems as problems
 from ._gradient_optimum import gradient_optimum as gradient_optimum
 from ._loop import MRS as MRS

@@ -1,7 +1,6 @@
 """What can go wrong numerically, as data: an enumeration whose members are sentences."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ._types import X

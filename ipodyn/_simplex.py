@@ -5,20 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ._types import PolicyBlock, ScalarBlock, as_float
+from ._types import PolicyBlock, as_float
+
+# Stands for log 0. Finite, so that 0 * log 0 and sums over thousands of rounds stay finite in float32 too, and far
+# below any logit that a policy can hold: exp(LOG_ZERO + anything) is exactly 0.
+LOG_ZERO = -1e30
 
 
-def safe_log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`log(x)` for x > 0 and -inf at 0, with derivative 0 there instead of infinity."""
-    inside = x > 0
-    return jnp.where(inside, jnp.log(jnp.where(inside, x, 1.0)), -jnp.inf)
-
-
-def log_power(weight: ScalarBlock, policy: PolicyBlock) -> PolicyBlock:
-    """`weight * log(policy)`, where weight 0 gives 0 even at probability 0 (`x ** 0 = 1`)."""
+def log_policy(policy: PolicyBlock) -> PolicyBlock:
+    """`log(policy)`, with `LOG_ZERO` for log 0 and derivative 0 there."""
     inside = policy > 0
-    inner = weight * jnp.log(jnp.where(inside, policy, 1.0))
-    return jnp.where(inside, inner, jnp.where(weight > 0, -jnp.inf, 0.0))
+    return jnp.where(inside, jnp.log(jnp.where(inside, policy, 1.0)), LOG_ZERO)
 
 
 def entropy(policy: Float[ArrayLike, "K *batch"]) -> Float[Array, "*batch"]:

@@ -1,0 +1,134 @@
+r"""The Bradley-Terry fit: the score map of DPO.
+
+Scores r solve, for every response i,
+
+    f_i(r) = sum_j mu_j (P_ij - sigmoid(r_i - r_j)) = 0,
+
+the stationarity condition of the likelihood with pair weights mu_i mu_j, divided by mu_i, so that it also fixes the
+score of a response of zero weight by continuity. Everything here has its batch axes behind.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._linear import solve
+from ._simplex import centred, matvec
+from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+
+
+class Fit(NamedTuple):
+    """Scores with mean zero, the largest |f_i| at them, the Newton steps taken, and whether those sufficed."""
+
+    score: PolicyBlock
+    residual: ScalarBlock
+    num_steps: IntBlock
+    converged: BoolBlock
+
+
+def _win_rates(score: PolicyBlock) -> PreferenceBlock:
+    return jax.nn.sigmoid(score[:, None] - score[None, :])
+
+
+def stationarity(score: PolicyBlock, P: PreferenceBlock, mu: PolicyBlock) -> PolicyBlock:
+    """f(r), the row sums of mu_j (P_ij - sigmoid(r_i - r_j))."""
+    return matvec(P - _win_rates(score), mu)
+
+
+def _newton_matrix(score: PolicyBlock, mu: PolicyBlock) -> PreferenceBlock:
+    """-f'(r) + 1 mu^T: the row Laplacian with its gauge fixed to mu @ step = 0.
+
+    Similar, by sqrt(mu), to a positive definite matrix whose smallest eigenvalue is at least the smallest slope of the
+    sigmoid, however skewed mu is.
+    """
+    rates = _win_rates(score)
+    conductance = rates * (1 - rates) * mu[None]
+    K = score.shape[0]
+    eye = jnp.eye(K, dtype=score.dtype).reshape((K, K) + (1,) * (score.ndim - 1))
+    degree = jnp.sum(conductance, axis=1)
+    return eye * degree[:, None] + (mu[None] - conductance)
+
+
+def first_guess(P: PreferenceBlock, mu: PolicyBlock) -> PolicyBlock:
+    """mu-weighted mean log-odds of each row: the exact scores when P is Bradley-Terry."""
+    edge = jnp.sqrt(jnp.finfo(P.dtype).eps)
+    inside = jnp.clip(P, edge, 1 - edge)
+    return centred(matvec(jnp.log(inside) - jnp.log1p(-inside), mu))
+
+
+def _newton(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, max_steps: int) -> Fit:
+    eps = float(jnp.finfo(P.dtype).eps)
+    batch = mu.shape[1:]
+
+    def unfinished(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> BoolBlock:
+        _, done, count = carry
+        return jnp.any(~done & (count < max_steps))
+
+    def step(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
+        score, done, count = carry
+        move = solve(_newton_matrix(score, mu), stationarity(score, P, mu))
+        spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
+        # The logistic loss is generalised self-concordant (|third derivative| <= second), for which this damping
+        # decreases the loss from everywhere and tends to a full step: no line search, the same program for every case.
+        damping = jnp.where(spread > 1e-3, jnp.log1p(spread) / jnp.where(spread > 1e-3, spread, 1.0), 1.0)
+        # A case that is done keeps its value: results must not depend on what else is in the batch.
+        score = jnp.where(done, score, centred(score + damping * move))
+        # A step of size sqrt(eps) leaves an error of order eps; a failed one (NaN) is not done.
+        return score, done | (spread <= jnp.sqrt(eps)), count + (~done).astype(jnp.int32)
+
+    start = (guess, jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32))
+    score, done, count = jax.lax.while_loop(unfinished, step, start)
+    residual = jnp.max(jnp.abs(stationarity(score, P, mu)), axis=0)
+    return Fit(score, residual, count, done & (residual <= 64 * eps))
+
+
+@eqx.filter_custom_jvp
+def _scores(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, *, max_steps: int) -> Fit:
+    return _newton(P, mu, guess, max_steps)
+
+
+@_scores.def_jvp
+def _scores_jvp(primals, tangents, *, max_steps):
+    """Implicit function theorem: (-f') dr = sum_j (dmu_j E_ij + mu_j dP_ij), gauge fixed as in Newton."""
+    P, mu, guess = primals
+    dP, dmu, _ = tangents
+    fit = _scores(P, mu, guess, max_steps=max_steps)
+    rhs = jnp.zeros_like(mu)
+    if dP is not None:
+        rhs = rhs + matvec(dP, mu)
+    if dmu is not None:
+        rhs = rhs + matvec(P - _win_rates(fit.score), dmu)
+    dscore = centred(solve(_newton_matrix(fit.score, mu), rhs))
+    return fit, Fit(dscore, jnp.zeros_like(fit.residual), None, None)  # pyright: ignore[reportArgumentType]
+
+
+def fit_scores(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None, *, max_steps: int = 60) -> Fit:
+    """Maximum-likelihood Bradley-Terry scores by damped Newton steps, with the implicit derivative in P and mu.
+
+    `guess` is where Newton starts: it saves steps and does not change the answer or its derivative. Whether a finite
+    optimum exists is for `has_finite_scores` to say.
+    """
+    guess = first_guess(P, mu) if guess is None else guess
+    return _scores(P, mu, jax.lax.stop_gradient(guess), max_steps=max_steps)
+
+
+def has_finite_scores(P: PreferenceBlock, mu: PolicyBlock) -> BoolBlock:
+    """Whether the comparison graph is strongly connected, so that the optimum is finite.
+
+    Responses inside the support of mu must reach one another by wins against the support; one outside must both win
+    and lose against some response inside.
+    """
+    K = mu.shape[0]
+    inside = mu > 0
+    wins = (P > 0) & inside[None]  # i has a chance against j, and j is sampled
+    loses = (P < 1) & inside[None]
+    eye = jnp.eye(K, dtype=bool).reshape((K, K) + (1,) * (mu.ndim - 1))
+    reach = (wins & inside[:, None]) | eye
+    for _ in range(max(1, (K - 1).bit_length())):
+        reach = jnp.any(reach[:, :, None] & reach[None], axis=1) | reach
+    connected = jnp.all(reach | ~(inside[:, None] & inside[None]), axis=(0, 1))
+    off_diagonal = ~eye
+    attached = jnp.any(wins & off_diagonal, axis=1) & jnp.any(loses & off_diagonal, axis=1)
+    return connected & jnp.all(attached | inside, axis=0)

@@ -1,0 +1,103 @@
+"""One-shot optima by gradient descent on the logits, the way a trainer finds them."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from ._objectives import AbstractObjective, Optimum
+from ._results import RESULTS, throw_unless_successful
+from ._simplex import centred, log_policy, softmax
+from ._types import Logits, PolicyLike, PreferenceLike, ScalarLike, as_float
+
+if TYPE_CHECKING:
+    import optax
+
+
+def default_optimiser() -> "optax.GradientTransformationExtraArgs":
+    """L-BFGS with a zoom line search: needs no learning rate, at any beta."""
+    import optax
+
+    return optax.lbfgs(memory_size=20, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=40))
+
+
+def gradient_optimum(
+    objective: AbstractObjective,
+    P: PreferenceLike,
+    mu: PolicyLike,
+    pi_ref: PolicyLike,
+    *,
+    beta: ScalarLike = 1.0,
+    optimiser: "optax.GradientTransformation | None" = None,
+    logits0: Float[ArrayLike, " K"] | None = None,
+    tolerance: float | None = None,
+    max_steps: int = 2000,
+    throw: bool = True,
+) -> Optimum:
+    r"""The minimiser of `objective.loss` by gradient descent on the logits, with any optax optimiser.
+
+    For checking closed forms and for objectives that have none; `objective.optimum` is exact and cheaper. The
+    optimiser sees y, with logits \(\log\pi_{ref} + \beta\, y / \sqrt{\mu}\), and the loss divided by its curvature in
+    the margin: for IPO a quadratic with curvature 1 for every beta and mu, so that one learning rate serves all
+    (`optax.sgd(0.5)` converges). A response with mu = 0 has no gradient and keeps its reference odds.
+
+    - `optimiser`: an `optax.GradientTransformation`; None is L-BFGS with a line search. - `logits0`: shape (K,),
+      where to start; None starts at the reference. - `tolerance`: stop when the largest stationarity residual
+      |dL/dx_i| / mu_i, x = y / sqrt(mu), falls below it; None is 1e-12, or a few roundings in float32.
+    - `max_steps`: gradient steps before `RESULTS.max_steps_reached`.
+
+    Returns an `Optimum`: `.policy`, `.result`, `.residual` (that largest residual), `.num_steps`.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> P, half = jnp.array([[0.5, 0.75], [0.25, 0.5]]), jnp.full(2, 0.5)
+    >>> found = ipodyn.gradient_optimum(ipodyn.IPO(), P, half, half, beta=4.0)
+    >>> round(float(jnp.log(found.policy[0] / found.policy[1])), 6)
+    1.0
+    """
+    import optax
+
+    P = as_float(P)
+    mu, pi_ref, beta = as_float(mu, P), as_float(pi_ref, P), as_float(beta, P)
+    eps = float(jnp.finfo(P.dtype).eps)
+    tolerance = max(1e-12, 16 * eps) if tolerance is None else tolerance
+    solver = optax.with_extra_args_support(default_optimiser() if optimiser is None else optimiser)
+    sampled = mu > 0
+    scale = jnp.where(sampled, 1 / jnp.sqrt(jnp.where(sampled, mu, 1.0)), 0.0)
+    log_ref = log_policy(pi_ref)
+    zero = jnp.zeros((), P.dtype)
+    curvature = beta**2 * jax.grad(jax.grad(objective.pair_losses))(zero, beta)
+
+    def loss(y: Logits) -> Float[Array, ""]:
+        return objective.loss(log_ref + beta * scale * y, P, mu, pi_ref, beta=beta) / curvature
+
+    value_and_grad = jax.value_and_grad(loss)
+    start = jnp.zeros_like(mu) if logits0 is None else (as_float(logits0, P) - log_ref) / beta * jnp.sqrt(mu)
+
+    def residual(gradient: Logits) -> Float[Array, ""]:
+        return jnp.max(jnp.abs(gradient * scale))
+
+    def unfinished(carry: tuple[Any, ...]) -> Bool[Array, ""]:
+        _, _, _, gradient, count = carry
+        size = residual(gradient)
+        return (size > tolerance) & jnp.isfinite(size) & (count < max_steps)
+
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        y, state, value, gradient, count = carry
+        updates, state = solver.update(gradient, state, y, value=value, grad=gradient, value_fn=loss)
+        y = optax.apply_updates(y, updates)
+        value, gradient = value_and_grad(y)
+        return y, state, value, gradient, count + 1
+
+    value, gradient = value_and_grad(start)
+    # optax promotes dtypes and ranks implicitly; a user who forbids that globally is not to be punished for it.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        carry = (start, solver.init(start), value, gradient, jnp.zeros((), jnp.int32))
+        y, _, _, gradient, count = jax.lax.while_loop(unfinished, step, carry)
+    size = residual(gradient)
+    policy = softmax(log_ref + beta * centred(scale * y))
+    result = RESULTS.where(size <= tolerance, RESULTS.successful, RESULTS.max_steps_reached)
+    result = RESULTS.where(jnp.isfinite(size), result, RESULTS.lost_finiteness)
+    if throw:
+        policy = throw_unless_successful(policy, result)
+    return Optimum(policy, result, size, count)

@@ -1,0 +1,134 @@
+"""The deployment loop: mixed reference and sampling (MRS)."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float
+
+from ._objectives import IPO, AbstractObjective, AbstractResponse
+from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
+from ._simplex import log_policy
+from ._types import PolicyBlock, PreferenceBlock, ScalarBlock, as_float
+
+
+def _known(x: Any) -> bool:
+    """Whether the value is there to look at (not traced by jit, vmap or grad)."""
+    return not isinstance(x, Tracer)
+
+
+class MRS(eqx.Module):
+    r"""One loop of iterated alignment: the trained policy samples the next data and moves the reference.
+
+    \(\pi_{t+1} = \mathrm{softmax}(\alpha\log\pi_t + (1-\alpha)\log\pi_{ref} + \beta\, r(\mu_t))\) with
+    \(\mu_t = \lambda\pi_t + (1-\lambda)\pi_0\) and r the score map of the objective.
+
+    - `P`: shape (K, K), P[i, j] = Pr(i beats j).
+    - `alpha` in [0, 1]: how far the reference follows the current policy. - `beta` > 0: strength of the preference
+      signal relative to the KL anchor (larger = stronger; TRL's `beta` is `1 / beta`). - `lam` in [0, 1]: share of
+      on-policy sampling.
+    - `pi_ref`, `pi_0`: shape (K,), the reference policy and the fixed off-policy sampler; None is uniform.
+    - `objective`: `IPO()` or `DPO()`.
+
+    Calling it runs one round, (K,) -> (K,). All fields are traced: sweeping them does not compile anew, and
+    derivatives reach each. Shapes are checked always, values when they are there to look at (not under `jit`,
+    `vmap`, `grad`): a wrong one raises `ValueError`. Source: Chen et al., arXiv 2602.12180, section on MRS.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=2.0, lam=0.8)
+    >>> [round(float(p), 4) for p in loop(jnp.array([0.5, 0.3, 0.2]))]
+    [0.3682, 0.2755, 0.3563]
+    """
+
+    P: PreferenceBlock
+    alpha: ScalarBlock
+    beta: ScalarBlock
+    lam: ScalarBlock
+    pi_ref: PolicyBlock
+    pi_0: PolicyBlock
+    objective: AbstractObjective
+
+    def __init__(
+        self,
+        P: ArrayLike,
+        *,
+        alpha: ArrayLike,
+        beta: ArrayLike,
+        lam: ArrayLike,
+        pi_ref: ArrayLike | None = None,
+        pi_0: ArrayLike | None = None,
+        objective: AbstractObjective | None = None,
+    ):
+        P = as_float(P)
+        if P.ndim < 2 or P.shape[0] != P.shape[1] or P.shape[0] < 2:
+            raise ValueError(f"`P` has shape {P.shape}; it must be (K, K) with K >= 2, batches by `jax.vmap`.")
+        K = P.shape[0]
+        uniform = jnp.full((K, *P.shape[2:]), 1 / K, P.dtype)
+        self.P = P
+        self.alpha, self.beta, self.lam = as_float(alpha, P), as_float(beta, P), as_float(lam, P)
+        self.pi_ref = uniform if pi_ref is None else as_float(pi_ref, P)
+        self.pi_0 = uniform if pi_0 is None else as_float(pi_0, P)
+        self.objective = IPO() if objective is None else objective
+        for name in ("pi_ref", "pi_0"):
+            policy = getattr(self, name)
+            if policy.shape[:1] != (K,):
+                raise ValueError(f"`{name}` has shape {policy.shape}; `P` has {K} responses, so give ({K},).")
+            if policy.ndim == 1 and _known(policy):
+                check_policy(policy, K, name=name)
+        if P.ndim == 2 and _known(P):
+            check_preference(P)
+        for name in ("alpha", "lam"):
+            if _known(getattr(self, name)):
+                check_unit_interval(getattr(self, name), name)
+        if _known(self.beta):
+            check_positive(self.beta, "beta")
+
+    def round(self) -> "Round":
+        """The loop in its normal form, for many rounds on logits."""
+        log_ref = log_policy(self.pi_ref)
+        response = self.objective.response(self.P, beta=self.beta, lam=self.lam, pi_0=self.pi_0)
+        return Round(self.alpha, (1 - self.alpha) * log_ref, response)
+
+    def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
+        """One round: the policy trained on the data that `policy` samples."""
+        one_round = self.round()
+        return one_round(one_round.start(as_float(policy, self.P))).policy
+
+
+class State(eqx.Module):
+    """What a rollout carries: logits whose maximum is 0, their softmax, and the memory of the response."""
+
+    logits: PolicyBlock
+    policy: PolicyBlock
+    memory: Any
+
+
+class Round(eqx.Module):
+    """The normal form `z' = alpha z + drive + response(softmax(z))`, responses first, batch axes behind."""
+
+    alpha: ScalarBlock
+    drive: PolicyBlock
+    response: AbstractResponse
+
+    def start(self, policy: PolicyBlock) -> State:
+        return State(log_policy(policy), policy, self.response.init())
+
+    def __call__(self, state: State) -> State:
+        increment, memory = self.response(state.policy, state.memory)
+        logits = self.alpha * state.logits + self.drive + increment
+        logits = logits - jnp.max(logits, axis=0)
+        weights = jnp.exp(logits)
+        return State(logits, weights / jnp.sum(weights, axis=0), memory)
+
+
+def start_policy(loop: MRS, policy0: Float[ArrayLike, "K *batch"] | None) -> Array:
+    """`policy0` checked against the loop, or its off-policy sampler."""
+    if policy0 is None:
+        return loop.pi_0
+    policy = as_float(policy0, loop.P)
+    if policy.shape[:1] != loop.P.shape[:1]:
+        raise ValueError(f"`policy0` has shape {policy.shape}; `P` has {loop.P.shape[0]} responses.")
+    if policy.ndim == 1 and _known(policy):
+        check_policy(policy, loop.P.shape[0], name="policy0")
+    return policy

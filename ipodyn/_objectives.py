@@ -1,0 +1,373 @@
+"""Preference objectives, each a score map: what a policy is pulled towards by data sampled from `mu`."""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._bradley_terry import fit_scores, has_finite_scores
+from ._results import RESULTS, throw_unless_successful
+from ._simplex import kl_divergence, log_policy, matvec, softmax
+from ._types import (
+    IntBlock,
+    Logits,
+    Policy,
+    PolicyBlock,
+    PolicyLike,
+    PreferenceBlock,
+    PreferenceLike,
+    Scalar,
+    ScalarBlock,
+    ScalarLike,
+    as_float,
+)
+
+
+class ScoreSolution(NamedTuple):
+    """A score with its evidence: `residual` is the largest violation of the equations that define it."""
+
+    score: PolicyBlock
+    result: RESULTS
+    residual: ScalarBlock
+    num_steps: IntBlock
+
+
+class Optimum(eqx.Module):
+    """A one-shot optimum: the policy, whether the solve succeeded, the evidence, and the steps it took."""
+
+    policy: PolicyBlock
+    result: RESULTS
+    residual: ScalarBlock
+    num_steps: IntBlock
+
+
+class AbstractResponse(eqx.Module):
+    """How much one round adds to the logits, `beta * r(lam * pi + (1 - lam) * pi_0)` up to a constant.
+
+    It carries everything that does not change between rounds; `memory` is what one round hands to the next (a warm
+    start), None where there is nothing to remember.
+    """
+
+    @abc.abstractmethod
+    def init(self) -> Any:
+        """The memory before the first round."""
+
+    @abc.abstractmethod
+    def __call__(self, policy: PolicyBlock, memory: Any) -> tuple[PolicyBlock, Any]:
+        """The increment of the logits under `policy`, and the memory for the next round."""
+
+    @abc.abstractmethod
+    def result(self) -> RESULTS:
+        """Whether the increments are defined at all policies inside the simplex."""
+
+
+class LinearResponse(AbstractResponse):
+    """`drive + gain @ pi`: the response of a score that is linear in mu."""
+
+    drive: PolicyBlock
+    gain: PreferenceBlock
+
+    def init(self) -> None:
+        return None
+
+    def __call__(self, policy: PolicyBlock, memory: None) -> tuple[PolicyBlock, None]:
+        return self.drive + matvec(self.gain, policy), None
+
+    def result(self) -> RESULTS:
+        return RESULTS.where(jnp.ones(self.drive.shape[1:], bool), RESULTS.successful, RESULTS.successful)
+
+
+class ScoreResponse(AbstractResponse):
+    """The response of any objective: it solves for the score in every round, warm-started from the last."""
+
+    objective: "AbstractObjective"
+    P: PreferenceBlock
+    beta: ScalarBlock
+    lam: ScalarBlock
+    pi_0: PolicyBlock
+
+    def init(self) -> PolicyBlock:
+        uniform = jnp.full_like(self.pi_0, 1 / self.pi_0.shape[0])
+        return self.objective.solve_score(self.P, uniform).score
+
+    def __call__(self, policy: PolicyBlock, memory: PolicyBlock) -> tuple[PolicyBlock, PolicyBlock]:
+        mu = self.lam * policy + (1 - self.lam) * self.pi_0
+        score = self.objective.solve_score(self.P, mu, memory).score
+        return self.beta * score, score
+
+    def result(self) -> RESULTS:
+        uniform = jnp.full_like(self.pi_0, 1 / self.pi_0.shape[0])
+        return self.objective.solve_score(self.P, uniform).result
+
+
+def _prepare(P: ArrayLike, *policies: ArrayLike) -> tuple[Array, ...]:
+    P = as_float(P)
+    arrays = [jnp.asarray(x, dtype=P.dtype) for x in policies]
+    for x in arrays:
+        if x.shape[:1] != P.shape[1:2] or P.shape[:1] != P.shape[1:2]:
+            raise ValueError(
+                f"`P` has shape {P.shape} but a policy or logits of shape {x.shape} came with it; "
+                "for K responses give (K, K) and (K,)."
+            )
+    return P, *arrays
+
+
+def _log_ratio(logits: Logits, pi_ref: Policy, mu: Policy) -> tuple[Logits, Float[Array, "K K"]]:
+    """h = log pi - log pi_ref up to a constant (only differences are ever used), and the weights mu_i mu_j.
+
+    A response that the reference excludes has no log-ratio: its pairs weigh nothing.
+    """
+    known = pi_ref > 0
+    h = jnp.where(known, logits - jnp.log(jnp.where(known, pi_ref, 1.0)), 0.0)
+    mu = jnp.where(known, mu, 0.0)
+    return h, mu[:, None] * mu[None, :]
+
+
+class AbstractObjective(eqx.Module):
+    """What preference data are trained with, as a score map r(mu) over K responses.
+
+    **For developers.** Subclass and give `solve_score`, `pair_losses` and `response` (return
+    `ScoreResponse(self, ...)` unless the score is linear in mu). Keep batch axes behind the response axes, never
+    return NaN for a valid P, say in the result when no finite score exists, and make the score differentiable in P
+    and mu by its defining equations, not by unrolling. Then `score`, `loss`, `optimum`, `MRS`, `rollout`,
+    `fixed_point` and `stability_map` work.
+    """
+
+    @abc.abstractmethod
+    def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
+        """The score map with its evidence. Never raises; `guess` only speeds it up."""
+
+    @abc.abstractmethod
+    def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        """Loss of labelled pairs with `margin = h_winner - h_loser`, where h = log pi - log pi_ref."""
+
+    @abc.abstractmethod
+    def response(
+        self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock
+    ) -> AbstractResponse:
+        """What one round of a loop adds to the logits, prepared for many rounds."""
+
+    def score(self, P: PreferenceLike, mu: PolicyLike, *, throw: bool = True) -> Policy:
+        r"""The score map \(r(\mu)\), up to an additive constant: the optimum is softmax(log pi_ref + beta r(mu)).
+
+        - `P`: shape (K, K), P[i, j] = Pr(i beats j). - `mu`: shape (K,), the sampling distribution.
+        - `throw`: raise where no finite score exists (DPO only); False returns NaN there.
+
+        `IPO`: r = P mu. `DPO`: the Bradley-Terry fit with pair weights mu_i mu_j, centred. Source: theory of Chen,
+        He, Jordan, Yao, arXiv 2602.12180, Proposition 0, and Rafailov et al., arXiv 2305.18290.
+
+        >>> import ipodyn, jax.numpy as jnp
+        >>> P = ipodyn.problems.bradley_terry(jnp.array([1.0, 0.0, -1.0]))
+        >>> [round(float(r), 6) for r in ipodyn.DPO().score(P, jnp.array([0.7, 0.2, 0.1]))]
+        [1.0, 0.0, -1.0]
+        """
+        P, mu = _prepare(P, mu)
+        solution = self.solve_score(P, mu)
+        if throw:
+            return throw_unless_successful(solution.score, solution.result)
+        return jnp.where(solution.result == RESULTS.successful, solution.score, jnp.nan)
+
+    def loss(
+        self,
+        logits: PolicyLike,
+        P: PreferenceLike,
+        mu: PolicyLike,
+        pi_ref: PolicyLike,
+        *,
+        beta: ScalarLike = 1.0,
+    ) -> Scalar:
+        r"""Population loss of the policy softmax(logits): the expected `pair_loss` of one labelled pair.
+
+        \(2 \sum_{ij} \mu_i \mu_j P_{ij}\, \ell(h_i - h_j)\) with h = log pi - log pi_ref: both responses are drawn
+        from mu, the winner by P. (The factor 2 is there because either of the two can win.) Pairs with a response that
+        pi_ref excludes are left out.
+
+        - `logits`, `mu`, `pi_ref`: shape (K,). - `P`: shape (K, K). - `beta` > 0: larger = stronger preference
+          signal; TRL's `beta` is `1 / beta`.
+
+        >>> import ipodyn, jax.numpy as jnp
+        >>> P, half = jnp.full((2, 2), 0.5), jnp.full(2, 0.5)
+        >>> float(ipodyn.IPO().loss(jnp.zeros(2), P, half, half, beta=2.0))  # (0 - beta / 2)^2
+        1.0
+        """
+        P, logits, mu, pi_ref = _prepare(P, logits, mu, pi_ref)
+        h, weights = _log_ratio(logits, pi_ref, mu)
+        losses = self.pair_losses(h[:, None] - h[None, :], jnp.broadcast_to(as_float(beta, P), P.shape))
+        return 2 * jnp.sum(weights * P * losses)
+
+    def solve(
+        self,
+        P: PreferenceLike,
+        mu: PolicyLike,
+        pi_ref: PolicyLike,
+        *,
+        beta: ScalarLike = 1.0,
+        throw: bool = True,
+    ) -> Optimum:
+        r"""The minimiser of `loss` with its evidence: \(\pi^* = \mathrm{softmax}(\log\pi_{ref} + \beta\, r(\mu))\).
+
+        Arguments as in `loss`. With `throw=False` a failure is data: `result` says what happened and the policy is
+        NaN. `residual` is the largest violation of the equations that define the score.
+
+        >>> import ipodyn, jax.numpy as jnp
+        >>> third = jnp.full(3, 1 / 3)
+        >>> sure = jnp.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
+        >>> found = ipodyn.DPO().solve(sure, third, third, beta=1.0, throw=False)
+        >>> bool(found.result == ipodyn.RESULTS.diverging_scores)
+        True
+        """
+        P, mu, pi_ref = _prepare(P, mu, pi_ref)
+        solution = self.solve_score(P, mu)
+        ok = solution.result == RESULTS.successful
+        score = jnp.where(ok, solution.score, 0.0)
+        policy = softmax(log_policy(pi_ref) + as_float(beta, P) * score)
+        policy = throw_unless_successful(policy, solution.result) if throw else jnp.where(ok, policy, jnp.nan)
+        return Optimum(policy, solution.result, solution.residual, solution.num_steps)
+
+    def optimum(
+        self,
+        P: PreferenceLike,
+        mu: PolicyLike,
+        pi_ref: PolicyLike,
+        *,
+        beta: ScalarLike = 1.0,
+        throw: bool = True,
+    ) -> Policy:
+        r"""The policy that minimises `loss`: \(\pi^* = \mathrm{softmax}(\log\pi_{ref} + \beta\, r(\mu))\).
+
+        Closed form for `IPO`; Newton with the implicit derivative for `DPO`. Differentiable in P, mu, pi_ref, beta
+        (in P along skew directions, which keep P + P.T = 1). Arguments and failures as in `solve`.
+
+        >>> import ipodyn, jax.numpy as jnp
+        >>> P = jnp.array([[0.5, 0.75], [0.25, 0.5]])
+        >>> half = jnp.full(2, 0.5)
+        >>> policy = ipodyn.IPO().optimum(P, half, half, beta=4.0)
+        >>> round(float(jnp.log(policy[0] / policy[1])), 6)  # beta * ((P mu)_0 - (P mu)_1) = 4 * 0.25
+        1.0
+        """
+        return self.solve(P, mu, pi_ref, beta=beta, throw=throw).policy
+
+
+class IPO(AbstractObjective):
+    r"""Identity preference optimisation: \(r(\mu) = P\mu\), the chance of beating a response drawn from mu.
+
+    A labelled pair costs \((h_w - h_l - \beta/2)^2\). Source: Azar et al., arXiv 2310.12036; closed form: Chen et
+    al., arXiv 2602.12180, Proposition 0.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> P = ipodyn.problems.three_cycle(0.3)
+    >>> [round(float(r), 6) for r in ipodyn.IPO().score(P, jnp.array([1.0, 0.0, 0.0]))]
+    [0.5, 0.2, 0.8]
+    """
+
+    def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
+        score = matvec(P, mu)
+        batch = score.shape[1:]
+        good = RESULTS.where(jnp.ones(batch, bool), RESULTS.successful, RESULTS.successful)
+        return ScoreSolution(score, good, jnp.zeros(batch, score.dtype), jnp.zeros(batch, jnp.int32))
+
+    def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        return (margin - beta / 2) ** 2
+
+    def response(self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock) -> LinearResponse:
+        # P - 1/2 in place of P: the same modulo a constant, and smaller numbers round less.
+        A = P - 0.5
+        return LinearResponse(beta * (1 - lam) * matvec(A, pi_0), beta * lam * A)
+
+
+class DPO(AbstractObjective):
+    r"""Direct preference optimisation: r(mu) is the Bradley-Terry fit to P with pair weights \(\mu_i\mu_j\).
+
+    A labelled pair costs \(-\log\sigma((h_w - h_l)/\beta)\). The scores depend on neither beta nor pi_ref. They are
+    finite exactly if the comparison graph {(i, j): P[i, j] > 0} is strongly connected, always so for P inside (0, 1);
+    otherwise the result is `RESULTS.diverging_scores`. Source: Rafailov et al., arXiv 2305.18290.
+
+    - `max_steps`: damped Newton steps before giving up; a handful suffice unless P is within 1e-6 of 0 and 1.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> P = ipodyn.problems.three_cycle(0.3)
+    >>> [round(float(r), 6) + 0 for r in ipodyn.DPO().score(P, jnp.full(3, 1 / 3))]  # a symmetric cycle: a tie
+    [0.0, 0.0, 0.0]
+    """
+
+    max_steps: int = eqx.field(static=True, default=60)
+
+    def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
+        fit = fit_scores(P, mu, guess, max_steps=self.max_steps)
+        solved = RESULTS.where(fit.converged, RESULTS.successful, RESULTS.max_steps_reached)
+        result = RESULTS.where(has_finite_scores(P, mu), solved, RESULTS.diverging_scores)
+        return ScoreSolution(fit.score, result, fit.residual, fit.num_steps)
+
+    def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        return jax.nn.softplus(-margin / beta)
+
+    def response(self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock) -> ScoreResponse:
+        return ScoreResponse(self, P, beta, lam, pi_0)
+
+
+def pair_loss(
+    objective: AbstractObjective,
+    logits: PolicyLike,
+    winners: Any,
+    losers: Any,
+    pi_ref: PolicyLike,
+    *,
+    beta: ScalarLike = 1.0,
+) -> Scalar:
+    r"""Mean loss of labelled pairs, as an RLHF trainer computes it from sampled data.
+
+    IPO: mean of \((h_w - h_l - \beta/2)^2\); DPO: mean of \(-\log\sigma((h_w - h_l)/\beta)\), with
+    h = log softmax(logits) - log pi_ref. Equal to what TRL's `DPOTrainer` computes with `beta=1/beta` and
+    `loss_type="ipo"` or `"sigmoid"` when every response is one token (TRL averages IPO's log-probabilities over
+    the tokens of a response).
+
+    - `logits`, `pi_ref`: shape (K,). - `winners`, `losers`: shape (n,), integer indices of responses.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> half = jnp.full(2, 0.5)
+    >>> float(ipodyn.pair_loss(ipodyn.IPO(), jnp.zeros(2), jnp.array([0]), jnp.array([1]), half, beta=2.0))
+    1.0
+    """
+    logits = as_float(logits)
+    h = jax.nn.log_softmax(logits) - log_policy(as_float(pi_ref, logits))
+    margin = h[jnp.asarray(winners)] - h[jnp.asarray(losers)]
+    return jnp.mean(objective.pair_losses(margin, jnp.broadcast_to(as_float(beta, logits), margin.shape)))
+
+
+def ipo_game_value(
+    logits: PolicyLike, P: PreferenceLike, mu: PolicyLike, pi_ref: PolicyLike, *, beta: ScalarLike = 1.0
+) -> Scalar:
+    r"""The game form of IPO, to be maximised: \(\pi^\top P\mu - \mathrm{KL}(\pi\,\|\,\pi_{ref})/\beta\).
+
+    Its maximiser is `IPO().optimum`. With v = h - beta P mu its gradient in the logits is -S(pi) v / beta, that of the
+    two losses 4 S(mu) v: on-policy, mu = pi, they agree up to the factor -4 beta.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> half = jnp.full(2, 0.5)
+    >>> float(ipodyn.ipo_game_value(jnp.zeros(2), jnp.full((2, 2), 0.5), half, half, beta=1.0))
+    0.5
+    """
+    P, logits, mu, pi_ref = _prepare(P, logits, mu, pi_ref)
+    policy: Logits = jax.nn.softmax(logits)
+    return policy @ (P @ mu) - kl_divergence(policy, pi_ref) / as_float(beta, P)
+
+
+def ipo_regression_loss(
+    logits: PolicyLike, P: PreferenceLike, mu: PolicyLike, pi_ref: PolicyLike, *, beta: ScalarLike = 1.0
+) -> Scalar:
+    r"""The regression form of IPO: \(\sum_{ij}\mu_i\mu_j(h_i - h_j - \beta(P_{ij} - \tfrac12))^2\).
+
+    Differs from `IPO().loss` (the sampled form) by a constant that does not depend on the logits.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> half = jnp.full(2, 0.5)
+    >>> float(ipodyn.ipo_regression_loss(jnp.zeros(2), jnp.full((2, 2), 0.5), half, half, beta=1.0))
+    0.0
+    """
+    P, logits, mu, pi_ref = _prepare(P, logits, mu, pi_ref)
+    h, weights = _log_ratio(logits, pi_ref, mu)
+    miss = h[:, None] - h[None, :] - as_float(beta, P) * (P - 0.5)
+    return jnp.sum(weights * miss**2)

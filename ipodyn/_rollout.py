@@ -1,0 +1,226 @@
+"""Rollouts: many rounds of a loop, with statistics in a stream and nothing stored per round unless asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._loop import MRS, Round, State, start_policy
+from ._results import RESULTS
+from ._simplex import entropy
+from ._types import Policy, PolicyBlock, ScalarBlock
+
+CHUNK = 64  # rounds whose sums are taken about one policy, before they are merged in
+
+
+class Moments(eqx.Module):
+    """Mean and sum of squared deviations of `count` policies; merged exactly, whatever the order (Chan et al.)."""
+
+    count: Array
+    mean: PolicyBlock
+    squares: ScalarBlock
+
+    @classmethod
+    def empty(cls, like: PolicyBlock) -> "Moments":
+        return cls(jnp.zeros((), like.dtype), jnp.zeros_like(like), jnp.zeros_like(like[0]))
+
+    def merge(self, other: "Moments") -> "Moments":
+        count = self.count + other.count
+        share = other.count / jnp.maximum(count, 1)
+        apart = other.mean - self.mean
+        mean = self.mean + share * apart
+        squares = self.squares + other.squares + self.count * share * jnp.sum(apart**2, axis=0)
+        return Moments(count, mean, squares)
+
+    def variance(self) -> ScalarBlock:
+        return self.squares / jnp.maximum(self.count, 1)
+
+
+def run_chunk(
+    one_round: Round, state: State, length: int, save: Callable[[Policy], Any] | None = None
+) -> tuple[State, Moments, Any]:
+    """`length` rounds: the state after, the moments of the `length` policies reached, and what `save` made of them."""
+    # Sums about the first policy: near convergence the deviations are small and nothing cancels, even in float32.
+    origin = state.policy
+
+    def body(carry: tuple[State, PolicyBlock, ScalarBlock], _: None):
+        state, total, squares = carry
+        state = one_round(state)
+        apart = state.policy - origin
+        saved = None if save is None else save(state.policy)
+        return (state, total + apart, squares + jnp.sum(apart**2, axis=0)), saved
+
+    start = (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0]))
+    (state, total, squares), saved = jax.lax.scan(body, start, None, length=length)
+    count = jnp.asarray(length, origin.dtype)
+    mean = total / count
+    squares = jnp.maximum(squares - count * jnp.sum(mean**2, axis=0), 0)
+    return state, Moments(count, origin + mean, squares), saved
+
+
+class Plan(eqx.Module):
+    """How `num_steps` rounds are cut: one odd piece first, then equal chunks; a window is a whole number of chunks."""
+
+    odd: int = eqx.field(static=True)
+    chunk: int = eqx.field(static=True)
+    num_chunks: int = eqx.field(static=True)
+    chunks_per_window: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, num_steps: int, window: int | None) -> "Plan":
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+            raise ValueError(f"`num_steps` is {num_steps!r}; it must be a whole number of rounds, at least 1.")
+        if window is None:
+            window = max(1, num_steps // 10)
+        if not 1 <= window <= num_steps:
+            raise ValueError(f"`window` is {window}; it must be between 1 and `num_steps` = {num_steps} rounds.")
+        per_window = -(-window // CHUNK)
+        chunk = window // per_window  # a window is rounded down to whole chunks
+        return cls(num_steps % chunk, chunk, num_steps // chunk, per_window)
+
+    @property
+    def window(self) -> int:
+        return self.chunk * self.chunks_per_window
+
+
+class Progress(eqx.Module):
+    """What is known after some rounds: the state, all moments, and those of the running and the previous window."""
+
+    state: State
+    moments: Moments
+    window: Moments
+    previous: Moments
+
+    @classmethod
+    def begin(cls, state: State) -> "Progress":
+        empty = Moments.empty(state.policy)
+        return cls(state, empty, empty, empty)
+
+    def extend(self, state: State, chunk: Moments, new_window: Array) -> "Progress":
+        """Add a chunk; `new_window` says that it opens a window, so the running one becomes the previous."""
+        empty = Moments.empty(state.policy)
+
+        def choose(a: Any, b: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(new_window, x, y), a, b)
+
+        previous = choose(self.window, self.previous)
+        window = choose(empty, self.window).merge(chunk)
+        return Progress(state, self.moments.merge(chunk), window, previous)
+
+
+class Orbit(eqx.Module):
+    """What `rollout` found. Statistics run over rounds 1..num_steps; the start is not among them.
+
+    - `final` (K,): the last policy. - `mean` (K,): its average over the rounds.
+    - `variance` (): time-averaged variance, the sum over responses k of Var_t(pi_t[k]); the window's likewise.
+    - `window_variance`, `previous_variance` (): the same over the last `window` rounds and over those before them.
+    - `window_shift` (): squared distance between the means of these two windows.
+    - `entropy` (): of `final`, in nats. - `residual` (): largest change of a probability in one more round.
+    - `rise` (): how fast, in that round, the fastest logit gains on the leading response; near a vertex the
+      probabilities may stand still while a response is on its way back.
+    - `saved`: outputs of `save`, stacked over rounds, or None.
+    - `result`: whether the scores were defined (`RESULTS.diverging_scores` for DPO on a P without a finite fit).
+    """
+
+    final: PolicyBlock
+    mean: PolicyBlock
+    variance: ScalarBlock
+    window_variance: ScalarBlock
+    previous_variance: ScalarBlock
+    window_shift: ScalarBlock
+    entropy: ScalarBlock
+    residual: ScalarBlock
+    rise: ScalarBlock
+    saved: Any
+    result: RESULTS
+
+
+def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
+    """The orbit after the last round: one more round gives the evidence for or against convergence."""
+    state = progress.state
+    following = one_round(state)
+    gained = following.logits - state.logits
+    leader = jnp.argmax(state.logits, axis=0)
+    lead = jnp.take_along_axis(gained, leader[None], axis=0)[0]
+    return Orbit(
+        final=state.policy,
+        mean=progress.moments.mean,
+        variance=progress.moments.variance(),
+        window_variance=progress.window.variance(),
+        previous_variance=progress.previous.variance(),
+        window_shift=jnp.sum((progress.window.mean - progress.previous.mean) ** 2, axis=0),
+        entropy=entropy(state.policy),
+        residual=jnp.max(jnp.abs(following.policy - state.policy), axis=0),
+        rise=jnp.max(gained - lead, axis=0),
+        saved=saved,
+        result=one_round.response.result(),
+    )
+
+
+def run(
+    one_round: Round, state: State, plan: Plan, save: Callable[[Policy], Any] | None = None
+) -> tuple[Progress, Any]:
+    """All rounds of the plan."""
+    progress = Progress.begin(state)
+    pieces = []
+    if plan.odd:
+        state, moments, saved = run_chunk(one_round, state, plan.odd, save)
+        progress = progress.extend(state, moments, jnp.asarray(False))
+        pieces.append(saved)
+
+    def body(progress: Progress, opens: Array) -> tuple[Progress, Any]:
+        state, moments, saved = run_chunk(one_round, progress.state, plan.chunk, save)
+        return progress.extend(state, moments, opens), saved
+
+    # Windows are counted from the end, so that the last one is whole.
+    opens = (jnp.arange(plan.num_chunks) - plan.num_chunks) % plan.chunks_per_window == 0
+    progress, saved = jax.lax.scan(body, progress, opens)
+    pieces.append(jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), saved))
+    if len(pieces) == 2:
+        saved = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pieces)
+        return progress, saved
+    return progress, pieces[0]
+
+
+@eqx.filter_jit
+def _rollout(loop: MRS, policy0: Policy, plan: Plan, save: Callable[[Policy], Any] | None) -> Orbit:
+    one_round = loop.round()
+    progress, saved = run(one_round, one_round.start(policy0), plan, save)
+    return finish(one_round, progress, saved)
+
+
+def rollout(
+    loop: MRS,
+    policy0: Float[ArrayLike, " K"] | None = None,
+    *,
+    num_steps: int = 3000,
+    save: Callable[[Policy], Any] | None = None,
+    window: int | None = None,
+    throw: bool = True,
+) -> Orbit:
+    r"""Run a loop for a fixed number of rounds: \(\pi_{t+1} = F(\pi_t)\), t = 0 .. num_steps - 1.
+
+    Memory does not grow with the number of rounds unless `save` asks for it. Differentiable (through all rounds);
+    for the derivative of where a loop settles, `fixed_point` is cheaper and needs no rounds.
+
+    - `loop`: an `MRS`. - `policy0`: shape (K,), where to start; None starts at `loop.pi_0`.
+    - `num_steps`: number of rounds, static. - `save`: function of the new policy, its outputs are stacked over rounds
+      in `.saved`. - `window`: rounds in a window of the late statistics; None is a tenth of `num_steps`.
+    - `throw`: raise where the objective has no finite scores (DPO only); False leaves that to `.result`.
+
+    Returns an `Orbit`. Source: Chen et al., arXiv 2602.12180, section on MRS.
+
+    >>> import ipodyn
+    >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.2, beta=1.0, lam=0.5)
+    >>> orbit = ipodyn.rollout(loop, policy0=[0.8, 0.1, 0.1], num_steps=100, save=ipodyn.entropy)
+    >>> [round(float(p), 6) for p in orbit.final], orbit.saved.shape
+    ([0.333333, 0.333333, 0.333333], (100,))
+    """
+    policy = start_policy(loop, None if policy0 is None else jnp.asarray(policy0))
+    orbit = _rollout(loop, policy, Plan.of(num_steps, window), save)
+    if throw:
+        return orbit.result.error_if(orbit, orbit.result != RESULTS.successful)
+    return orbit
