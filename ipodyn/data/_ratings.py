@@ -1,0 +1,268 @@
+"""Ratings to preferences: the HelpSteer recipe, and the loader of rating tables."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+
+from .._types import as_float
+from ._groups import all_subsets, check_grouping, check_number, disjoint_groups
+from ._matrices import from_upper
+from ._report import DataError, LoadReport, counted
+from ._set import PreferenceSet
+from ._tables import Ids, ids, label_array, numbers, read_table, require_columns
+
+
+def ratings_to_preferences(
+    key: PRNGKeyArray,
+    ratings: Float[ArrayLike, "*n K attributes"] | Int[ArrayLike, "*n K attributes"],
+    *,
+    scale: float | int = 1.0,
+) -> Float[Array, "*n K K"]:
+    r"""Preference matrices by the HelpSteer recipe: one attribute, drawn at random, decides each pair.
+
+        P[i, j] = sigmoid((r[i, a] - r[j, a]) / scale),   a drawn uniformly, once for each pair {i, j}
+
+    Different pairs may be decided by different attributes, so cycles can arise, which no single attribute
+    (and no average of attributes) gives. `P + P.T == 1` holds exactly in floating point, and equal
+    differences give equal entries. Pure, and works under `jit` and `vmap`.
+
+    - `key`: a JAX random key; the same key gives the same matrices.
+    - `ratings`: shape (n, K, attributes), or (K, attributes) for a single prompt; higher is better.
+    - `scale`: > 0, in the unit of the ratings: the difference that makes odds of e to 1.
+
+    Returns shape (n, K, K), or (K, K). A NaN rating gives NaN entries; the loaders drop such rows beforehand.
+
+    Source: Chen, He, Jordan, Yao, arXiv 2602.12180, experiments on HelpSteer.
+
+    >>> import jax, numpy as np
+    >>> ratings = np.array([[4.0, 0.0], [2.0, 2.0], [0.0, 4.0]])  # three responses, two attributes at odds
+    >>> P = ratings_to_preferences(jax.random.key(0), ratings)
+    >>> [round(float(p), 3) for p in (P[0, 0], P[0, 1] + P[1, 0], abs(P[0, 1] - 0.5))]
+    [0.5, 1.0, 0.381]
+    """
+    _check_scale(scale)
+    return _recipe(key, as_float(ratings), scale)
+
+
+@jax.jit
+def _recipe(key: PRNGKeyArray, ratings: Array, scale: float | int | Array) -> Array:
+    differences = _differences(ratings) / scale
+    *n, pairs, attributes = differences.shape
+    chosen = _draw_attributes(key, (*n, pairs), attributes)
+    difference = jnp.take_along_axis(differences, chosen[..., None], axis=-1)[..., 0]
+    return _from_upper(_win_probability(difference), ratings.shape[-2])
+
+
+def attribute_average(
+    ratings: Float[ArrayLike, "*n K attributes"] | Int[ArrayLike, "*n K attributes"],
+    *,
+    scale: float | int = 1.0,
+) -> Float[Array, "*n K K"]:
+    r"""The expectation of `ratings_to_preferences` over its draws: the mean over attributes of the sigmoids.
+
+        P[i, j] = mean over a of sigmoid((r[i, a] - r[j, a]) / scale)
+
+    Deterministic and smooth in the ratings, but *not* the paper's recipe: averaging removes most cycles.
+
+    - `ratings`: shape (n, K, attributes) or (K, attributes).   - `scale`: > 0, in the unit of the ratings.
+
+    >>> P = attribute_average(np.array([[4.0, 0.0], [2.0, 2.0], [0.0, 4.0]]))
+    >>> round(float(P[0, 1]), 3)
+    0.5
+    """
+    _check_scale(scale)
+    return _average(as_float(ratings), scale)
+
+
+@jax.jit
+def _average(ratings: Array, scale: float | int | Array) -> Array:
+    upper = jnp.mean(_win_probability(_differences(ratings) / scale), axis=-1)
+    # A mean of ones may round to just above 1.
+    return _from_upper(jnp.minimum(upper, 1), ratings.shape[-2])
+
+
+def _differences(ratings: Array) -> Array:
+    """(*n, pairs, attributes): rating differences of the pairs i < j."""
+    i, j = np.triu_indices(ratings.shape[-2], 1)
+    return ratings[..., i, :] - ratings[..., j, :]
+
+
+def _check_scale(scale: float | int) -> None:
+    if not scale > 0:
+        raise ValueError(f"`scale` is {scale}; it must be positive")
+
+
+def _draw_attributes(key: PRNGKeyArray, shape: tuple[int, ...], attributes: int) -> Array:
+    # int32 whatever the precision, so that a seed means the same draws with and without x64.
+    return jax.random.randint(key, shape, 0, attributes, dtype=jnp.int32)
+
+
+def _win_probability(difference: Array) -> Array:
+    """sigmoid(d), as 1 - sigmoid(-d) for d < 0: so that sigmoid(d) + sigmoid(-d) is 1 to the last bit."""
+    return jnp.where(difference >= 0, jax.nn.sigmoid(difference), 1 - jax.nn.sigmoid(-difference))
+
+
+def _from_upper(upper: Array, K: int) -> Array:
+    """(*n, K, K) with `upper` above the diagonal, its complement below and 1/2 on it."""
+    i, j = np.triu_indices(K, 1)
+    P = jnp.full((*upper.shape[:-1], K, K), 0.5, upper.dtype)
+    return P.at[..., i, j].set(upper).at[..., j, i].set(1 - upper)
+
+
+def load_ratings(
+    path: str | os.PathLike[str],
+    *,
+    prompt: str,
+    attributes: Sequence[str],
+    response: str | None = None,
+    group: int = 4,
+    subsets: str = "disjoint",
+    scale: float | int = 1.0,
+    seed: int = 0,
+    limit: int = 1_000_000,
+) -> PreferenceSet:
+    """Preference matrices from a table of ratings, one row a response, by the HelpSteer recipe.
+
+    Responses to one prompt are put into groups of `group`, and `ratings_to_preferences` turns each group into
+    a matrix. Rows without a prompt, a response id or a rating are dropped, and counted in the report.
+
+    - `path`: a CSV, TSV, JSON-lines (each also .gz) or Parquet file.
+    - `prompt`, `attributes`, `response`: column names. Without `response` every row is a response of its own,
+      named by its row number (from 0); with it, a response that is repeated with equal ratings counts once.
+    - `group`: K, at least 2.   - `scale`: see `ratings_to_preferences`.
+    - `subsets`: `"disjoint"`, a seeded random partition of each prompt's responses into groups (a remainder
+      is left over); or `"all"`, every subset of K (overlapping), at most `limit` in total.
+    - `seed`: of the partition and of the draws of attributes.
+
+    Raises `DataError`, one line with the culprit and the cure.
+    """
+    names = [attributes] if isinstance(attributes, str) else list(attributes)
+    check_grouping(group, subsets, limit)
+    _check_scale(scale)
+    _check_names(names, prompt, response)
+    frame = read_table(path)
+    require_columns(frame, [prompt, *([] if response is None else [response]), *names], path)
+    ratings = np.stack([numbers(frame, name, path) for name in names], axis=1)
+    prompts = ids(frame, [prompt], path)[0]
+    responses = None if response is None else ids(frame, [response], path)[0]
+    return ratings_to_set(
+        path, prompts, responses, ratings, group=group, subsets=subsets, scale=scale, seed=seed, limit=limit
+    )
+
+
+def _check_names(names: list[str], prompt: str, response: str | None) -> None:
+    if not names:
+        raise DataError("no attributes named; give at least one column of ratings")
+    columns = [prompt, *([] if response is None else [response]), *names]
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"column {twice!r} is named twice; name each column once")
+
+
+def ratings_to_set(
+    path: str | os.PathLike[str],
+    prompts: Ids,
+    responses: Ids | None,
+    ratings: np.ndarray,
+    *,
+    group: int,
+    subsets: str,
+    scale: float | int,
+    seed: int,
+    limit: int,
+    source: str = "",
+    synthetic: bool = False,
+) -> PreferenceSet:
+    """`load_ratings` from columns in memory: ratings have shape (rows, attributes), NaN where missing."""
+    rows = len(ratings)
+    fate = np.full(rows, "", dtype=object)  # why a row is dropped; "" while it is not
+    fate[~np.isfinite(ratings).all(axis=1)] = "without a finite rating in every attribute"
+    if responses is not None:
+        fate[responses.codes < 0] = "without a response id"
+    fate[prompts.codes < 0] = "without a prompt"
+    if responses is not None:
+        _mark_repeats(path, fate, prompts, responses, ratings)
+
+    # Rows of each prompt in the order of the file.
+    usable = np.flatnonzero(fate == "")
+    order = usable[np.argsort(prompts.codes[usable], kind="stable")]
+    sizes = np.bincount(prompts.codes[usable], minlength=len(prompts.labels))
+    short = sizes < group
+    if subsets == "all":
+        check_number(sizes, group, limit, path)
+    rng = np.random.default_rng(seed)
+    members = []
+    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+        if size >= group:
+            places = all_subsets(int(size), group) if subsets == "all" else disjoint_groups(rng, int(size), group)
+            members.append(order[end - size : end][places])
+    if not members:
+        most = int(sizes.max(initial=0))
+        cure = f"use groups of {most} or fewer" if most > 1 else "check the prompt column and the ratings"
+        raise DataError(f"{path}: no prompt has {group} usable responses (the most is {most}); {cure}")
+    groups = np.concatenate(members)
+
+    fate[order[short[prompts.codes[order]]]] = f"of prompts with fewer than {group} usable responses"
+    used = np.zeros(rows, bool)
+    used[groups] = True
+    fate[(fate == "") & ~used] = f"left over after groups of {group}"
+
+    labels, shortened = label_array(prompts.labels)
+    report = LoadReport(
+        rows_read=rows,
+        rows_used=int(used.sum()),
+        rows_dropped=_tally(fate[~used]),
+        prompts_read=len(prompts.labels),
+        prompts_used=int((~short).sum()),
+        prompts_dropped=counted(
+            {
+                "without a usable row": int((sizes == 0).sum()),
+                f"with fewer than {group} usable responses": int((short & (sizes > 0)).sum()),
+            }
+        ),
+        matrices_made=len(groups),
+        notes=("prompts are long texts: replaced by running numbers",) * shortened,
+    )
+    # The recipe of `ratings_to_preferences` with the same draws, in float64 whatever JAX's precision.
+    i, j = np.triu_indices(group, 1)
+    differences = (ratings[groups[:, i]] - ratings[groups[:, j]]) / scale
+    chosen = _draw_attributes(jax.random.key(seed), differences.shape[:2], differences.shape[2])
+    difference = np.take_along_axis(differences, np.asarray(chosen)[..., None], axis=-1)[..., 0]
+    upper = 1 / (1 + np.exp(-np.abs(difference)))
+    return PreferenceSet(
+        P=from_upper(np.where(difference >= 0, upper, 1 - upper), group),
+        prompts=labels[prompts.codes[groups[:, 0]]],
+        responses=groups if responses is None else label_array(responses.labels)[0][responses.codes[groups]],
+        report=report,
+        source=source or f"ratings {pathlib.Path(path).name}, {subsets} groups of {group}, seed {seed}",
+        synthetic=synthetic,
+    )
+
+
+def _mark_repeats(
+    path: str | os.PathLike[str], fate: np.ndarray, prompts: Ids, responses: Ids, ratings: np.ndarray
+) -> None:
+    """Mark rows that repeat an earlier (prompt, response); raise if they rate it differently."""
+    usable = np.flatnonzero(fate == "")
+    pair = prompts.codes[usable].astype(np.int64) * len(responses.labels) + responses.codes[usable]
+    _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+    earlier = usable[first[inverse]]
+    repeats = earlier != usable
+    differ = repeats & (ratings[usable] != ratings[earlier]).any(axis=1)
+    if differ.any():
+        place = np.flatnonzero(differ)[0]
+        raise DataError(
+            f"{path}: rows {earlier[place] + 1} and {usable[place] + 1} rate the same response to the same "
+            "prompt differently; average them first, or leave `response` out if they are different responses"
+        )
+    fate[usable[repeats]] = "repeating an earlier row"
+
+
+def _tally(reasons: np.ndarray) -> dict[str, int]:
+    names, counts = np.unique(reasons.astype(str), return_counts=True)
+    return counted(dict(zip(names.tolist(), counts.tolist(), strict=True)))
