@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 
 import jax
@@ -108,9 +107,9 @@ class PreferenceSet:
             raise FileExistsError(f"{target} exists already; choose another name or remove it first")
         if not target.parent.is_dir():
             raise DataError(f"{target}: the folder {target.parent} does not exist; make it first")
-        handle, name = tempfile.mkstemp(suffix=".npz", dir=target.parent)
+        partial = target.with_name(f"{target.name}.partial")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with partial.open("wb") as file:
                 np.savez(
                     file,
                     P=self.P,
@@ -120,10 +119,9 @@ class PreferenceSet:
                     source=np.asarray(self.source),
                     synthetic=np.asarray(self.synthetic),
                 )
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @functools.cache
