@@ -2,6 +2,7 @@
 
 from . import data as data
 from . import problems as problems
+from ._cpu import configure_cpu as configure_cpu
 from ._gradient_optimum import gradient_optimum as gradient_optimum
 from ._loop import MRS as MRS
 from ._objectives import DPO as DPO
