@@ -1,11 +1,11 @@
 """CPU set-up: one JAX device a core, full vector width, whole loops compiled as one."""
 
+import importlib.metadata
 import os
 import pathlib
 import re
 
 import jax
-import jaxlib
 
 # Loops over blocks that fit the cache are to compile into one function instead of a dispatch per round.
 _WHOLE_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000000"
@@ -36,17 +36,22 @@ def configure_cpu(num_devices: int | None = None) -> int:
     if num_devices is not None and num_devices < 1:
         raise ValueError(f"`num_devices` is {num_devices}; it must be at least 1.")
     flags = os.environ.get("XLA_FLAGS", "")
-    asked = jax.config.jax_num_cpu_devices
+    asked = _asked()
     count = num_devices or (asked if asked > 0 else _host_devices(flags) or _cores())
     _set_devices(count)
     os.environ["XLA_FLAGS"] = _with_ours(flags)
     return count
 
 
+def _asked() -> int:
+    """JAX's option, -1 where it is not set."""
+    return jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _set_devices(count: int) -> None:
     try:
         # JAX refuses a change once its backend is up, but lets the present value pass; so change it for certain.
-        if jax.config.jax_num_cpu_devices == count:
+        if _asked() == count:
             jax.config.update("jax_num_cpu_devices", count + 1)
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
@@ -68,7 +73,7 @@ def _with_ours(flags: str) -> str:
 
 
 def _jaxlib_version() -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", jaxlib.__version__)[:3])
+    return tuple(int(part) for part in re.findall(r"\d+", importlib.metadata.version("jaxlib"))[:3])
 
 
 def _host_devices(flags: str) -> int | None:
