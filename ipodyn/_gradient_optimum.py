@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def default_optimiser() -> "optax.GradientTransformationExtraArgs":
-    """L-BFGS with a zoom line search: needs no learning rate, at any beta."""
+    """L-BFGS with unit steps: the coordinates make the curvature at most 1, so no line search is needed."""
     import optax
 
-    return optax.lbfgs(memory_size=20, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=40))
+    # A line search compares losses, whose rounding hides the last half of the digits; gradients keep them.
+    return optax.chain(optax.scale_by_lbfgs(memory_size=20), optax.scale(-1.0))
 
 
 def gradient_optimum(
@@ -38,16 +39,18 @@ def gradient_optimum(
     r"""The minimiser of `objective.loss` by gradient descent on the logits, with any optax optimiser.
 
     For checking closed forms and for objectives that have none; `objective.optimum` is exact and cheaper. The
-    optimiser sees y, with logits \(\log\pi_{ref} + \beta\, y / \sqrt{\mu}\), and the loss divided by its curvature in
-    the margin: for IPO a quadratic with curvature 1 for every beta and mu, so that one learning rate serves all
-    (`optax.sgd(0.5)` converges). A response with mu = 0 has no gradient and keeps its reference odds.
+    optimiser sees y, with logits \(\log\pi_{ref} + \beta\, y / \sqrt{\mu}\), and the loss divided by twice its
+    curvature in the margin: a change of coordinates that gives IPO curvature 1 for every beta and mu and DPO at most
+    1, so that one learning rate serves all (`optax.sgd(1.0)` converges). A response with mu = 0 has no gradient and
+    keeps its reference odds.
 
-    - `optimiser`: an `optax.GradientTransformation`; None is L-BFGS with a line search. - `logits0`: shape (K,),
-      where to start; None starts at the reference. - `tolerance`: stop when the largest stationarity residual
-      |dL/dx_i| / mu_i, x = y / sqrt(mu), falls below it; None is 1e-12, or a few roundings in float32.
+    - `optimiser`: an `optax.GradientTransformation`; None is L-BFGS. - `logits0`: shape (K,), where to start; None
+      starts at the reference. - `tolerance`: stop when the residual falls below it; None is a few roundings of the
+      dtype (at least 1e-12), times 1 + beta.
     - `max_steps`: gradient steps before `RESULTS.max_steps_reached`.
 
-    Returns an `Optimum`: `.policy`, `.result`, `.residual` (that largest residual), `.num_steps`.
+    Returns an `Optimum`: `.policy`, `.result`, `.residual` (how far the logits are from stationarity: exactly their
+    distance from the optimum for IPO), `.num_steps`.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P, half = jnp.array([[0.5, 0.75], [0.25, 0.5]]), jnp.full(2, 0.5)
@@ -60,7 +63,7 @@ def gradient_optimum(
     P = as_float(P)
     mu, pi_ref, beta = as_float(mu, P), as_float(pi_ref, P), as_float(beta, P)
     eps = float(jnp.finfo(P.dtype).eps)
-    tolerance = max(1e-12, 16 * eps) if tolerance is None else tolerance
+    bound = jnp.asarray(max(1e-12, 16 * eps), P.dtype) * (1 + beta) if tolerance is None else as_float(tolerance, P)
     solver = optax.with_extra_args_support(default_optimiser() if optimiser is None else optimiser)
     sampled = mu > 0
     scale = jnp.where(sampled, 1 / jnp.sqrt(jnp.where(sampled, mu, 1.0)), 0.0)
@@ -69,18 +72,18 @@ def gradient_optimum(
     curvature = beta**2 * jax.grad(jax.grad(objective.pair_losses))(zero, beta)
 
     def loss(y: Logits) -> Float[Array, ""]:
-        return objective.loss(log_ref + beta * scale * y, P, mu, pi_ref, beta=beta) / curvature
+        return objective.loss(log_ref + beta * scale * y, P, mu, pi_ref, beta=beta) / (2 * curvature)
 
     value_and_grad = jax.value_and_grad(loss)
     start = jnp.zeros_like(mu) if logits0 is None else (as_float(logits0, P) - log_ref) / beta * jnp.sqrt(mu)
 
     def residual(gradient: Logits) -> Float[Array, ""]:
-        return jnp.max(jnp.abs(gradient * scale))
+        return beta * jnp.max(jnp.abs(gradient * scale))
 
     def unfinished(carry: tuple[Any, ...]) -> Bool[Array, ""]:
         _, _, _, gradient, count = carry
         size = residual(gradient)
-        return (size > tolerance) & jnp.isfinite(size) & (count < max_steps)
+        return (size > bound) & jnp.isfinite(size) & (count < max_steps)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         y, state, value, gradient, count = carry
@@ -96,7 +99,7 @@ def gradient_optimum(
         y, _, _, gradient, count = jax.lax.while_loop(unfinished, step, carry)
     size = residual(gradient)
     policy = softmax(log_ref + beta * centred(scale * y))
-    result = RESULTS.where(size <= tolerance, RESULTS.successful, RESULTS.max_steps_reached)
+    result = RESULTS.where(size <= bound, RESULTS.successful, RESULTS.max_steps_reached)
     result = RESULTS.where(jnp.isfinite(size), result, RESULTS.lost_finiteness)
     if throw:
         policy = throw_unless_successful(policy, result)
