@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ._bradley_terry import fit_scores, has_finite_scores
-from ._results import RESULTS, throw_unless_successful
+from ._results import RESULTS, choose, throw_unless_successful
 from ._simplex import kl_divergence, log_policy, matvec, softmax
 from ._types import (
     IntBlock,
@@ -77,7 +77,7 @@ class LinearResponse(AbstractResponse):
         return self.drive + matvec(self.gain, policy), None
 
     def result(self) -> RESULTS:
-        return RESULTS.where(jnp.ones(self.drive.shape[1:], bool), RESULTS.successful, RESULTS.successful)
+        return choose(jnp.ones(self.drive.shape[1:], bool), RESULTS.successful, RESULTS.successful)
 
 
 class ScoreResponse(AbstractResponse):
@@ -266,7 +266,7 @@ class IPO(AbstractObjective):
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
         score = matvec(P, mu)
         batch = score.shape[1:]
-        good = RESULTS.where(jnp.ones(batch, bool), RESULTS.successful, RESULTS.successful)
+        good = choose(jnp.ones(batch, bool), RESULTS.successful, RESULTS.successful)
         return ScoreSolution(score, good, jnp.zeros(batch, score.dtype), jnp.zeros(batch, jnp.int32))
 
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
@@ -297,8 +297,8 @@ class DPO(AbstractObjective):
 
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
         fit = fit_scores(P, mu, guess, max_steps=self.max_steps)
-        solved = RESULTS.where(fit.converged, RESULTS.successful, RESULTS.max_steps_reached)
-        result = RESULTS.where(has_finite_scores(P, mu), solved, RESULTS.diverging_scores)
+        solved = choose(fit.converged, RESULTS.successful, RESULTS.max_steps_reached)
+        result = choose(has_finite_scores(P, mu), solved, RESULTS.diverging_scores)
         return ScoreSolution(fit.score, result, fit.residual, fit.num_steps)
 
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:

@@ -1,6 +1,7 @@
 """What can go wrong numerically, as data: an enumeration whose members are sentences."""
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Bool
 
 from ._types import X
@@ -37,3 +38,16 @@ def successful(result: RESULTS) -> Bool[Array, "*batch"]:
 def throw_unless_successful(value: X, result: RESULTS) -> X:
     """`value`, raising at run time the sentence of a failed `result`; under `vmap` any failure raises."""
     return result.error_if(value, result != RESULTS.successful)
+
+
+def choose(predicate: Bool[Array, "*batch"], yes: RESULTS, no: RESULTS) -> RESULTS:
+    """`yes` where the predicate holds, else `no`, element by element (`RESULTS.where` takes scalars only)."""
+
+    def level(x: RESULTS) -> int:
+        return jax.tree.leaves(x)[0].ndim
+
+    pick = RESULTS.where
+    for axis in reversed(range(predicate.ndim)):
+        depth = predicate.ndim - axis
+        pick = jax.vmap(pick, in_axes=(0, 0 if level(yes) >= depth else None, 0 if level(no) >= depth else None))
+    return pick(predicate, yes, no)
