@@ -194,9 +194,9 @@ def transitivity(P: PreferenceLike) -> Transitivity:
     \(P_{jk} \ge 1/2\), that \(P_{ik}\) be at least 1/2 (weak), \(\min(P_{ij}, P_{jk})\) (moderate) or
     \(\max(P_{ij}, P_{jk})\) (strong). Bradley-Terry P is strong, strong is moderate, moderate is weak.
 
-    Strong in this sense implies `row_order`, the strong transitivity of Chen et al. (arXiv 2602.12180). The
-    converse fails only for ties: when two responses with different rows tie at 1/2, the chain condition reads
-    the tie both ways and asks for equal rows, the order of the rows does not.
+    Strong in this sense implies `row_order`, the strong transitivity of Chen et al. (arXiv 2602.12180), and
+    without ties the two are the same. Where responses with different rows tie at 1/2 they are not: the chain
+    condition reads a tie both ways and asks for equal rows, so that `row_order` may hold where even weak fails.
 
     - `P`: shape (K, K). Memory O(K^3).
 
