@@ -133,6 +133,9 @@ def test_strong_order_agrees_with_all_permutations(K, rng):
     np.testing.assert_array_equal(strong.strict, strictly)
     assert is_strong_order(P, np.asarray(strong.order))[exists].all()
     np.testing.assert_array_equal(np.sort(strong.order, axis=1), np.tile(np.arange(K), (len(P), 1)))
+    # With or without a strong order the row sums fall along it; grids make them exact, else one rounding or two.
+    sums = np.take_along_axis(P.sum(axis=2), strong.order, axis=1)
+    assert (np.diff(sums, axis=1) < 1e-14).all()
     assert strictly.any()
     assert (exists & ~strictly).any()
     assert K == 2 or not exists.all()
