@@ -1,0 +1,9 @@
+"""Pictures: stability maps, rollouts, and trajectories in the simplex, as matplotlib figures.
+
+Every function returns a `matplotlib.figure.Figure` (`figure.savefig("map.png")`) and leaves pyplot alone, so it is safe
+in libraries, threads and servers. Needs matplotlib: `pip install 'ipodyn[plot]'`.
+"""
+
+from ._map import stability_map as stability_map
+from ._rollout import rollout as rollout
+from ._simplex import simplex as simplex

@@ -1,0 +1,309 @@
+"""The picture of a stability map."""
+
+import textwrap
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._figure import (
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    REGIME_COLOURS,
+    TICK_SIZE,
+    TITLE_SIZE,
+    cell_edges,
+    is_geometric,
+    light_axes,
+    mpl,
+    new_figure,
+    outline,
+    style_axes,
+    tint,
+)
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+    import xarray
+
+_ALPHA = "α (how far the reference follows)"
+_BETA = "β (preference strength; TRL's beta is 1/β)"
+_PRODUCT = "βλ (preference strength × on-policy share)"
+_CURVES = [("variance", "Variance over time", "Σₖ Varₜ π[k]"), ("entropy", "Final entropy", "nats")]
+_LEAST = 0.25  # with four regimes the largest share is at least this
+_BOUND = {"color": "#111111", "rim": "white"}
+_EXACT = {"color": "#D7191C", "rim": "white"}
+
+
+def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matplotlib.figure.Figure":
+    r"""The map that `ipodyn.stability_map` made, as a picture over \(\alpha\) and \(\beta\).
+
+    Left: mean over matrices of the time-averaged variance and of the final entropy; middle: their spread (standard
+    deviation); right: the regime that most matrices are in, paler where fewer share it, and the share that converges.
+    Lines: where the contraction bound \(\alpha + (\beta\lambda/2)\|A\|_2\) of the median matrix reaches 1 (below it,
+    convergence is proved), dashed for the first and the last matrix to lose that proof; and, where the dataset has
+    `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1. Cells without a number
+    are hatched. A map over one parameter only (one alpha, or one beta) is drawn as curves, and a single
+    point as histograms.
+
+    - `dataset`: with dims (matrix, alpha, beta). - `product`: beta times lambda on the vertical axis, as in the paper.
+
+    Returns a `matplotlib.figure.Figure`. Raises `ValueError` if variables or dims are missing.
+
+    >>> figure = stability_map(dataset)  # doctest: +SKIP
+    >>> figure.savefig("map.png")  # doctest: +SKIP
+    """
+    needed = ["variance", "entropy", "regime", "contraction_bound"]
+    missing = [name for name in needed if name not in dataset]
+    if missing or not {"matrix", "alpha", "beta"} <= set(dataset.dims):
+        raise ValueError(
+            f"the dataset has dims {tuple(dataset.dims)} and lacks the variables {missing}; give what "
+            "`ipodyn.stability_map` returns, with dims matrix, alpha and beta."
+        )
+    dataset = dataset.transpose("matrix", "alpha", "beta", ...)
+    alpha, beta = (np.asarray(dataset[name], np.float64) for name in ("alpha", "beta"))
+    if product:
+        beta = beta * float(dataset.attrs["lam"])
+    if alpha.size == beta.size == 1:
+        figure = _point(dataset)
+    elif min(alpha.size, beta.size) == 1:
+        figure = _curves(dataset, alpha, beta, _PRODUCT if product else _BETA)
+    else:
+        figure = _maps(dataset, alpha, beta, _PRODUCT if product else _BETA)
+    figure.suptitle(_heading(dataset), fontsize=TITLE_SIZE + 1, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def regime_names(dataset: "xarray.Dataset") -> dict[int, str]:
+    """Code -> name, from the attributes of the variable."""
+    attrs = dataset["regime"].attrs
+    names = str(attrs["flag_meanings"]).split()
+    return dict(zip((int(code) for code in np.atleast_1d(attrs["flag_values"])), names, strict=True))
+
+
+def _heading(dataset: "xarray.Dataset") -> str:
+    attrs = dataset.attrs
+    source = textwrap.shorten(str(attrs.get("source") or "preference matrices"), 110, placeholder=" …")
+    if bool(attrs.get("synthetic", False)) and "synthetic" not in source.lower():
+        source = f"SYNTHETIC data: {source}"
+    elif bool(attrs.get("synthetic", False)):
+        source = source.replace("synthetic", "SYNTHETIC", 1)
+    number = dataset.sizes["matrix"]
+    facts = [f"{number:,} preference {'matrix' if number == 1 else 'matrices'}"]
+    for key, form in (("objective", "{}"), ("lam", "λ = {:g}"), ("num_steps", "{:,} rounds")):
+        if key in attrs:
+            facts.append(form.format(attrs[key]))
+    return f"{source}\n{' · '.join(facts)}"
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over matrices, NaN where no matrix has a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN cells are the holes of the picture
+        return np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+
+
+def _shares(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
+    """Name -> (A, B) share of the matrices in that regime."""
+    regime = np.asarray(dataset["regime"])
+    return {name: np.mean(regime == code, axis=0) for code, name in regime_names(dataset).items()}
+
+
+def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
+    many = dataset.sizes["matrix"] > 1  # one matrix has no spread
+    figure = new_figure(14.5 if many else 10.5, 8.2)
+    panels = figure.subplots(2, 3 if many else 2, sharex=True, sharey=True)
+    edges = cell_edges(alpha), cell_edges(beta)
+    rows = [
+        ("variance", "variance over time", "Σₖ Varₜ π[k]", "viridis"),
+        ("entropy", "final entropy", "nats", "cividis"),
+    ]
+    for (name, what, unit, colours), row in zip(rows, panels, strict=True):
+        mean, spread = _moments(np.asarray(dataset[name], np.float64))
+        titles = [f"Mean {what}", f"Spread of {what}"] if many else [what.capitalize()]
+        for axes, values, title in zip(row, (mean, spread), titles, strict=False):
+            _heat(figure, axes, edges, values, unit, colours)
+            style_axes(axes, title=title)
+    shares = _shares(dataset)
+    _dominant(panels[0, -1], edges, shares)
+    style_axes(panels[0, -1], title="Regime of most matrices (paler: of fewer)")
+    _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0, high=1)
+    style_axes(panels[1, -1], title="Share that converges")
+    for axes in panels.flat:
+        _boundaries(axes, dataset, alpha, beta, first_and_last=axes in (panels[0, -1], panels[1, -1]))
+        for values, scale in ((alpha, axes.set_xscale), (beta, axes.set_yscale)):
+            if is_geometric(values):
+                scale("log")
+        axes.set_xlim(edges[0][0], edges[0][-1])
+        axes.set_ylim(edges[1][0], edges[1][-1])
+    for axes in panels[-1]:
+        axes.set_xlabel(_ALPHA, fontsize=LABEL_SIZE, color=INK)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(label, fontsize=LABEL_SIZE, color=INK)
+    _legend(figure, dataset, shares)
+    return figure
+
+
+def _heat(
+    figure: Any,
+    axes: "matplotlib.axes.Axes",
+    edges: tuple[np.ndarray, np.ndarray],
+    values: np.ndarray,
+    unit: str,
+    colours: str,
+    low: float | None = None,
+    high: float | None = None,
+) -> None:
+    axes.patch.set(facecolor="#E8E8E8", edgecolor=FAINT, hatch="////")  # shows where there is no number
+    shown = np.ma.masked_invalid(values.T)
+    if low is None or high is None:
+        low, high = 0.0, float(shown.max()) if shown.count() else 1.0
+        high = high if high > 0 else 1.0
+    mesh = axes.pcolormesh(*edges, shown, cmap=colours, vmin=low, vmax=high, rasterized=True)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.02, aspect=25)
+    bar.set_label(unit, fontsize=TICK_SIZE, color=INK)
+    bar.ax.tick_params(labelsize=TICK_SIZE, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def _dominant(
+    axes: "matplotlib.axes.Axes", edges: tuple[np.ndarray, np.ndarray], shares: dict[str, np.ndarray]
+) -> None:
+    names = list(shares)
+    stacked = np.stack([shares[name] for name in names])
+    first, top = stacked.argmax(axis=0), stacked.max(axis=0)
+    picture = np.zeros((*top.shape, 3))
+    for index, name in enumerate(names):
+        picture = np.where((first == index)[..., None], tint(REGIME_COLOURS[name], _strength(top)), picture)
+    axes.pcolormesh(*edges, picture.swapaxes(0, 1), rasterized=True)
+
+
+def _strength(share: np.ndarray | float) -> np.ndarray:
+    """How much colour a share gets: little for the least a majority can have, all for every matrix."""
+    return 0.2 + 0.8 * np.clip((np.asarray(share) - _LEAST) / (1 - _LEAST), 0, 1)
+
+
+def _median_over_matrices(values: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmedian(values, axis=0)
+
+
+def _boundaries(
+    axes: "matplotlib.axes.Axes",
+    dataset: "xarray.Dataset",
+    alpha: np.ndarray,
+    beta: np.ndarray,
+    *,
+    first_and_last: bool,
+) -> None:
+    bound = np.asarray(dataset["contraction_bound"], np.float64)
+    _contour(axes, alpha, beta, _median_over_matrices(bound), _BOUND, "solid")
+    if first_and_last and len(bound) > 1:
+        for extreme in (np.max(bound, axis=0), np.min(bound, axis=0)):
+            _contour(axes, alpha, beta, extreme, _BOUND, "dashed", 1.0)
+    if "radius" in dataset:
+        radius = _median_over_matrices(np.asarray(dataset["radius"], np.float64))
+        _contour(axes, alpha, beta, radius, _EXACT, "solid")
+
+
+def _contour(
+    axes: "matplotlib.axes.Axes",
+    alpha: np.ndarray,
+    beta: np.ndarray,
+    values: np.ndarray,
+    look: dict[str, str],
+    style: str,
+    width: float = 1.8,
+) -> None:
+    finite = values[np.isfinite(values)]
+    if not finite.size or finite.min() >= 1 or finite.max() <= 1:
+        return  # the boundary lies outside the grid
+    lines = axes.contour(
+        alpha,
+        beta,
+        np.ma.masked_invalid(values.T),
+        levels=[1],
+        colors=look["color"],
+        linewidths=width,
+        linestyles=style,
+    )
+    lines.set_path_effects(outline(width + 1.6, look["rim"]))
+
+
+def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray]) -> None:
+    patches, lines = mpl("patches"), mpl("lines")
+    tuples = mpl("legend_handler").HandlerTuple(ndivide=None, pad=0)
+    handles: list[Any] = [
+        tuple(patches.Patch(color=tint(REGIME_COLOURS[name], _strength(share))) for share in (0.4, 0.7, 1.0))
+        for name in shares
+    ]
+    labels = list(shares)
+
+    def line(look: dict[str, str], style: str, width: float, text: str) -> None:
+        drawn = lines.Line2D([], [], color=look["color"], linestyle=style, linewidth=width)
+        handles.append(drawn)
+        labels.append(text)
+
+    line(_BOUND, "solid", 1.8, "contraction bound = 1, median matrix (convergence proved below)")
+    if dataset.sizes["matrix"] > 1:
+        line(_BOUND, "dashed", 1.0, "the first and the last matrix to lose that proof")
+    if "radius" in dataset:
+        line(_EXACT, "solid", 1.8, "exact boundary: spectral radius = 1, median matrix")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=4 if dataset.sizes["matrix"] > 1 else 3,
+        fontsize=TICK_SIZE,
+        frameon=False,
+        handler_map={tuple: tuples},
+        handlelength=3,
+    )
+
+
+def _curves(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
+    """One parameter moves: mean and spread as a line with a band, regimes as stacked shares."""
+    along_alpha = alpha.size > 1
+    x, name = (alpha, _ALPHA) if along_alpha else (beta, label)
+    fixed = f"β = {float(dataset['beta'][0]):.4g}" if along_alpha else f"α = {alpha[0]:.4g}"
+    figure = new_figure(13.5, 4.8)
+    panels = figure.subplots(1, 3)
+    for axes, (variable, what, unit) in zip(panels, _CURVES, strict=False):
+        mean, spread = (values.reshape(-1) for values in _moments(np.asarray(dataset[variable], np.float64)))
+        axes.fill_between(x, np.maximum(mean - spread, 0), mean + spread, color="#0072B2", alpha=0.2, linewidth=0)
+        axes.plot(x, mean, color="#0072B2", marker="o", markersize=3)
+        style_axes(axes, title=f"{what}, mean ± spread, {fixed}", x=name, y=unit)
+        axes.set_ylim(bottom=0)
+    shares = {regime: share.reshape(-1) for regime, share in _shares(dataset).items()}
+    axes = panels[2]
+    axes.stackplot(x, *shares.values(), colors=[REGIME_COLOURS[regime] for regime in shares], labels=list(shares))
+    figure.legend(loc="outside lower right", ncols=4, fontsize=TICK_SIZE, frameon=False)
+    axes.set_ylim(0, 1)
+    style_axes(axes, title=f"Share of matrices in each regime, {fixed}", x=name, y="share")
+    for axes in panels:
+        axes.set_xlim(x[0], x[-1])
+        light_axes(axes)
+        if is_geometric(x):
+            axes.set_xscale("log")
+    return figure
+
+
+def _point(dataset: "xarray.Dataset") -> "matplotlib.figure.Figure":
+    """No parameter moves: how the matrices are distributed."""
+    figure = new_figure(13.5, 4.8)
+    panels = figure.subplots(1, 3)
+    at = f"α = {float(dataset['alpha'][0]):.4g}, β = {float(dataset['beta'][0]):.4g}"
+    for axes, (variable, what, unit) in zip(panels, _CURVES, strict=False):
+        values = np.asarray(dataset[variable], np.float64).reshape(-1)
+        axes.hist(values[np.isfinite(values)], bins=30, color="#0072B2")
+        style_axes(axes, title=f"{what} at {at}", x=unit, y="matrices")
+        light_axes(axes)
+    shares = {regime: float(share[0, 0]) for regime, share in _shares(dataset).items()}
+    panels[2].bar(list(shares), list(shares.values()), color=[REGIME_COLOURS[regime] for regime in shares])
+    panels[2].set_ylim(0, 1)
+    style_axes(panels[2], title="Share of matrices in each regime", y="share")
+    light_axes(panels[2])
+    return figure
