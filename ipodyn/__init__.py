@@ -1,5 +1,7 @@
 """Dynamics of preference optimisation: where iterated IPO and DPO converge, oscillate or collapse."""
 
+import importlib.metadata as _metadata
+
 from . import data as data
 from . import problems as problems
 from ._cpu import configure_cpu as configure_cpu
@@ -19,11 +21,15 @@ from ._preferences import check_policy as check_policy
 from ._preferences import check_positive as check_positive
 from ._preferences import check_preference as check_preference
 from ._preferences import check_unit_interval as check_unit_interval
+from ._regimes import Regime as Regime
+from ._regimes import RegimeThresholds as RegimeThresholds
+from ._regimes import classify as classify
 from ._results import RESULTS as RESULTS
 from ._rollout import Orbit as Orbit
 from ._rollout import rollout as rollout
 from ._simplex import entropy as entropy
 from ._simplex import kl_divergence as kl_divergence
+from ._stability_map import stability_map as stability_map
 from ._structure import StrongOrder as StrongOrder
 from ._structure import Transitivity as Transitivity
 from ._structure import condorcet_winner as condorcet_winner
@@ -32,3 +38,5 @@ from ._structure import smith_set as smith_set
 from ._structure import strong_order as strong_order
 from ._structure import transitivity as transitivity
 from ._structure import weak_condorcet_winners as weak_condorcet_winners
+
+__version__ = _metadata.version("ipodyn")

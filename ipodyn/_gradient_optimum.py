@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ._objectives import AbstractObjective, Optimum
-from ._results import RESULTS, throw_unless_successful
+from ._results import RESULTS, choose, throw_unless_successful
 from ._simplex import centred, log_policy, softmax
 from ._types import Logits, PolicyLike, PreferenceLike, ScalarLike, as_float
 
@@ -99,8 +99,8 @@ def gradient_optimum(
         y, _, _, gradient, count = jax.lax.while_loop(unfinished, step, carry)
     size = residual(gradient)
     policy = softmax(log_ref + beta * centred(scale * y))
-    result = RESULTS.where(size <= bound, RESULTS.successful, RESULTS.max_steps_reached)
-    result = RESULTS.where(jnp.isfinite(size), result, RESULTS.lost_finiteness)
+    result = choose(size <= bound, RESULTS.successful, RESULTS.max_steps_reached)
+    result = choose(jnp.isfinite(size), result, RESULTS.lost_finiteness)
     if throw:
         policy = throw_unless_successful(policy, result)
     return Optimum(policy, result, size, count)

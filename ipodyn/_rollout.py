@@ -1,17 +1,18 @@
 """Rollouts: many rounds of a loop, with statistics in a stream and nothing stored per round unless asked."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array
 
 from ._loop import MRS, Round, State, start_policy
 from ._results import RESULTS
 from ._simplex import entropy
-from ._types import Policy, PolicyBlock, ScalarBlock
+from ._types import Policy, PolicyBlock, ScalarBlock, VectorLike
 
 CHUNK = 64  # rounds whose sums are taken about one policy, before they are merged in
 
@@ -61,13 +62,14 @@ def run_chunk(
     return state, Moments(count, origin + mean, squares), saved
 
 
-class Plan(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class Plan:
     """How `num_steps` rounds are cut: one odd piece first, then equal chunks; a window is a whole number of chunks."""
 
-    odd: int = eqx.field(static=True)
-    chunk: int = eqx.field(static=True)
-    num_chunks: int = eqx.field(static=True)
-    chunks_per_window: int = eqx.field(static=True)
+    odd: int
+    chunk: int
+    num_chunks: int
+    chunks_per_window: int
 
     @classmethod
     def of(cls, num_steps: int, window: int | None) -> "Plan":
@@ -194,7 +196,7 @@ def _rollout(loop: MRS, policy0: Policy, plan: Plan, save: Callable[[Policy], An
 
 def rollout(
     loop: MRS,
-    policy0: Float[ArrayLike, " K"] | None = None,
+    policy0: VectorLike | None = None,
     *,
     num_steps: int = 3000,
     save: Callable[[Policy], Any] | None = None,

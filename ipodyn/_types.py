@@ -5,10 +5,10 @@ axis; users batch with `jax.vmap`. The hot loops use the trailing axes, so that 
 both a single loop and a block of thousands.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 Scalar: TypeAlias = Float[Array, ""]
@@ -20,6 +20,8 @@ Preference: TypeAlias = Float[Array, "K K"]  # P[i, j] = Pr(i beats j); P + P.T 
 ScalarLike: TypeAlias = Float[ArrayLike, ""] | Int[ArrayLike, ""] | float | int
 PolicyLike: TypeAlias = Float[ArrayLike, " K"]
 PreferenceLike: TypeAlias = Float[ArrayLike, "K K"]
+
+VectorLike: TypeAlias = Float[ArrayLike, " n"] | Sequence[float] | Sequence[int]
 
 # The same with batch axes behind.
 PolicyBlock: TypeAlias = Float[Array, "K *batch"]
@@ -35,7 +37,7 @@ def as_float(x: ArrayLike, like: ArrayLike | None = None) -> Array:
     """`x` as a floating-point array: in the dtype of `like` where given, else in its own, integers in the default."""
     if like is not None:
         return jnp.asarray(x, dtype=jnp.asarray(like).dtype)
-    if isinstance(x, (bool, int, float, np.floating, np.integer)) or not jnp.issubdtype(
+    if isinstance(x, (bool, int, float)) or not jnp.issubdtype(
         jnp.result_type(x), jnp.floating
     ):
         return jnp.asarray(x, dtype=jnp.result_type(float))

@@ -1,0 +1,93 @@
+"""The blocked engine: one kernel over millions of points, batch axis last, on all devices, in bounded memory."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# A kernel takes its arguments and the indices (S,) of the points in one block, and returns arrays with S last.
+Kernel = Callable[..., Any]
+ProgressCallback = Callable[[int, int], None]
+Devices = Sequence[Any]
+
+# Bytes of loop state up to which XLA:CPU keeps a block in the first-level cache, measured; see benchmarks/README.md.
+CACHE_BYTES = 16 * 1024
+# Blocks per device and call: enough to hide the dispatch, few enough for a lively progress bar.
+BLOCKS_PER_CALL = 32
+
+
+def block_size(K: int, itemsize: int) -> int:
+    """Points per block: a power of two such that matrices, logits and sums of a block fit the cache."""
+    per_point = (K * K + 4 * K) * itemsize
+    fitting = max(16, CACHE_BYTES // per_point)
+    return min(1024, 1 << (fitting.bit_length() - 1))
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """Full-width vectors where the processor has them: twice the speed, and no global flag."""
+    if jax.default_backend() == "cpu" and _has_avx512():
+        return {"xla_cpu_prefer_vector_width": 512}
+    return None
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            return any(line.startswith("flags") and "avx512f" in line for line in cpuinfo)
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(kernel: Kernel, static: Any, size: int, devices: tuple[Any, ...]) -> Any:
+    """One program for all calls: `lax.map` over the blocks of a device inside `shard_map` over the devices."""
+    mesh = Mesh(np.array(devices), ("device",))
+    split, whole = PartitionSpec("device"), PartitionSpec()
+
+    def on_device(blocks: Any, arguments: Any) -> Any:
+        def one_block(block: Any) -> Any:
+            return kernel(static, arguments, block * size + jnp.arange(size, dtype=block.dtype))
+
+        return jax.lax.map(one_block, blocks)
+
+    program = jax.shard_map(on_device, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
+    return jax.jit(program, compiler_options=compiler_options()), NamedSharding(mesh, split)
+
+
+def run_points(
+    kernel: Kernel,
+    static: Any,
+    arguments: Any,
+    num_points: int,
+    *,
+    size: int,
+    devices: Devices | None = None,
+    progress: ProgressCallback | None = None,
+) -> Any:
+    """`kernel(static, arguments, indices)` for the points 0 .. num_points - 1, as NumPy arrays with the points last.
+
+    `kernel` and `static` are hashable (a module-level function and its settings), so that one compilation serves every
+    call; `arguments` are arrays. Surplus points of the last block repeat the last point. Memory on the devices is that
+    of the blocks in flight, whatever `num_points`.
+    """
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    num_blocks = -(-num_points // size)
+    per_call = min(len(devices) * BLOCKS_PER_CALL, -(-num_blocks // len(devices)) * len(devices))
+    program, sharding = _compiled(kernel, static, size, devices)
+    pieces: list[Any] = []
+    done = 0
+    for first in range(0, num_blocks, per_call):
+        blocks = np.minimum(np.arange(first, first + per_call), num_blocks - 1).astype(np.int32)
+        output = program(jax.device_put(blocks, sharding), arguments)
+        # (blocks, ..., size) -> (..., points)
+        piece = jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 0, -2).reshape((*x.shape[1:-1], -1)), output)
+        pieces.append(piece)
+        done = min(num_points, (first + per_call) * size)
+        if progress is not None:
+            progress(done, num_points)
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., :num_points], *pieces)

@@ -1,0 +1,79 @@
+"""Regimes: what a finished rollout is evidence for."""
+
+import dataclasses
+import enum
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from ._results import RESULTS
+from ._rollout import Orbit
+
+
+class Regime(enum.IntEnum):
+    """What a loop was seen to do. The order is that of the codes in a stability map."""
+
+    converges = 0
+    oscillates = 1
+    collapses = 2
+    unresolved = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class RegimeThresholds:
+    """Where evidence counts; recorded with every stability map.
+
+    - `residual`: a loop has converged when one more round changes no probability by more; None is 1e-8 in float64
+      and a hundred roundings (1.2e-5) in float32.
+    - `rise`: and when no logit gains more than this on the leading response in that round. Close to a vertex
+      probabilities can stand still while a response is on its way back.
+    - `collapse_share`: converged with entropy below this share of log K is a collapse.
+    - `sustained_ratio`, `smallest_variance`: not converged, with a variance over the last window at least this share
+      of that over the window before, and above the floor, is an oscillation.
+    - `drift_share`: but only if the means of the two windows differ, squared, by less than this share of that
+      variance: otherwise the policy is on its way somewhere, or turns too slowly for the window.
+    """
+
+    residual: float | None = None
+    rise: float = 1e-3
+    collapse_share: float = 0.05
+    sustained_ratio: float = 0.9
+    smallest_variance: float = 1e-6
+    drift_share: float = 1.0
+
+    def residual_for(self, dtype: jnp.dtype) -> float:
+        """The residual tolerance in use for this dtype."""
+        return max(1e-8, 100 * float(jnp.finfo(dtype).eps)) if self.residual is None else self.residual
+
+
+def settled(residual: Array, rise: Array, thresholds: RegimeThresholds) -> Array:
+    """Whether a loop stands still, by the change of the policy and of the logits in one round."""
+    return (residual <= thresholds.residual_for(residual.dtype)) & (rise <= thresholds.rise)
+
+
+def classify(orbit: Orbit, thresholds: RegimeThresholds | None = None) -> Int[Array, "*batch"]:
+    r"""The regime of a finished rollout, by evidence, as the code of a `Regime`.
+
+    *converges*: one more round changes nothing (see `RegimeThresholds`). *collapses*: converged with entropy below
+    `collapse_share` of log K. *oscillates*: not converged, and the variance of the last window is sustained. Else, and
+    wherever the scores were not defined, *unresolved*.
+
+    >>> import ipodyn
+    >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.5), alpha=0.95, beta=3.0, lam=1.0)
+    >>> orbit = ipodyn.rollout(loop, [0.5, 0.3, 0.2], num_steps=1000)
+    >>> ipodyn.Regime(int(ipodyn.classify(orbit))).name
+    'oscillates'
+    """
+    thresholds = RegimeThresholds() if thresholds is None else thresholds
+    K = orbit.final.shape[0]
+    still = settled(orbit.residual, orbit.rise, thresholds)
+    collapsed = still & (orbit.entropy < thresholds.collapse_share * math.log(K))
+    moving = (
+        (orbit.window_variance >= thresholds.sustained_ratio * orbit.previous_variance)
+        & (orbit.window_variance > thresholds.smallest_variance)
+        & (orbit.window_shift <= thresholds.drift_share * orbit.window_variance)
+    )
+    code = jnp.where(still, Regime.converges, jnp.where(moving, Regime.oscillates, Regime.unresolved))
+    code = jnp.where(collapsed, Regime.collapses, code)
+    return jnp.where(orbit.result == RESULTS.successful, code, Regime.unresolved)

@@ -1,0 +1,323 @@
+"""The stability map: what a loop does over a grid of (alpha, beta), for many preference matrices at once."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from ._engine import Devices, ProgressCallback, block_size, run_points
+from ._loop import MRS
+from ._objectives import IPO, AbstractObjective
+from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
+from ._regimes import Regime, RegimeThresholds, classify
+from ._rollout import Plan, finish, run
+from ._types import PolicyBlock, ScalarLike, VectorLike
+
+if TYPE_CHECKING:
+    import xarray
+
+# name: (long name, units)
+VARIABLES: dict[str, tuple[str, str]] = {
+    "variance": ("time-averaged variance of the policy, summed over responses, rounds 1..num_steps", "1"),
+    "entropy": ("entropy of the final policy", "nat"),
+    "residual": ("largest change of a probability in one more round", "1"),
+    "rise": ("fastest gain of a logit on the leading response in one more round", "nat"),
+    "window_variance": ("variance of the policy over the last window of rounds, summed over responses", "1"),
+    "regime": ("regime by evidence", "1"),
+    "contraction_bound": ("alpha + beta * lam / 2 * ||P - 1/2||_2; below 1 it certifies global convergence", "1"),
+}
+
+
+class Grid(eqx.Module):
+    """The points of a map: every matrix with every alpha and every beta, in this order, the last fastest."""
+
+    P: Float[Array, "K K M"]
+    alpha: Float[Array, " A"]
+    beta: Float[Array, " B"]
+    lam: Float[Array, ""]
+    pi_ref: Float[Array, "K M"]
+    pi_0: Float[Array, "K M"]
+    policy0: Float[Array, "K M"]
+    objective: AbstractObjective
+
+    @property
+    def points_per_matrix(self) -> int:
+        return self.alpha.size * self.beta.size
+
+    def loops(self, first: Int[Array, ""], index: Int[Array, " S"]) -> tuple[MRS, PolicyBlock]:
+        """The loops of the points `index`, counted from matrix `first`, batch axis last, and where they start."""
+        matrix = first + index // self.points_per_matrix
+
+        def take(array: Array, at: Array) -> Array:
+            return jnp.take(array, at, axis=-1, mode="clip")
+
+        loop = MRS(
+            take(self.P, matrix),
+            alpha=take(self.alpha, index // self.beta.size % self.alpha.size),
+            beta=take(self.beta, index % self.beta.size),
+            lam=jnp.broadcast_to(self.lam, index.shape),
+            pi_ref=take(self.pi_ref, matrix),
+            pi_0=take(self.pi_0, matrix),
+            objective=self.objective,
+        )
+        return loop, take(self.policy0, matrix)
+
+
+class Cell(NamedTuple):
+    """What rollouts say of every point; names as in `VARIABLES`."""
+
+    variance: Array
+    entropy: Array
+    residual: Array
+    rise: Array
+    window_variance: Array
+    regime: Array
+
+
+class Settings(NamedTuple):
+    """What is compiled in."""
+
+    plan: Plan
+    thresholds: RegimeThresholds
+
+
+def _cells(settings: Settings, arguments: tuple[Grid, Int[Array, ""]], index: Int[Array, " S"]) -> Cell:
+    grid, first = arguments
+    loop, policy0 = grid.loops(first, index)
+    one_round = loop.round()
+    progress, _ = run(one_round, one_round.start(policy0), settings.plan)
+    orbit = finish(one_round, progress)
+    regime = classify(orbit, settings.thresholds).astype(jnp.int8)
+    return Cell(orbit.variance, orbit.entropy, orbit.residual, orbit.rise, orbit.window_variance, regime)
+
+
+@dataclasses.dataclass(frozen=True)
+class MapProblem:
+    """A checked stability-map problem; `compute` does any range of its matrices, so that sweeps can be cut."""
+
+    grid: Grid
+    settings: Settings
+    num_steps: int
+    extra_attributes: Mapping[str, Any]
+
+    @property
+    def num_matrices(self) -> int:
+        return self.grid.P.shape[-1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.num_matrices, self.grid.alpha.size, self.grid.beta.size
+
+    def variables(self) -> dict[str, np.dtype]:
+        """Names and dtypes of the fields that `compute` returns."""
+        real = np.dtype(self.grid.P.dtype)
+        names = [name for name in VARIABLES if name != "contraction_bound" or isinstance(self.grid.objective, IPO)]
+        return {name: np.dtype(np.int8) if name == "regime" else real for name in names}
+
+    def attributes(self) -> dict[str, Any]:
+        """Everything needed to know what the numbers are: parameters, thresholds, versions."""
+        import ipodyn
+
+        thresholds = dataclasses.asdict(self.settings.thresholds)
+        thresholds["residual"] = self.settings.thresholds.residual_for(self.grid.P.dtype)
+        return {
+            "title": "stability map of an MRS loop",
+            "ipodyn_version": ipodyn.__version__,
+            "jax_version": jax.__version__,
+            "objective": type(self.grid.objective).__name__,
+            "lam": float(self.grid.lam),
+            "num_steps": self.num_steps,
+            "window": self.settings.plan.window,
+            "dtype": str(self.grid.P.dtype),
+            "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+            **{f"threshold_{name}": value for name, value in thresholds.items()},
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **self.extra_attributes,
+        }
+
+    def coordinates(self) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
+        """The axes of the map, with their names and units."""
+        return {
+            "matrix": ("matrix", np.arange(self.num_matrices), {"long_name": "index of the preference matrix"}),
+            "alpha": (
+                "alpha",
+                np.asarray(self.grid.alpha),
+                {"long_name": "weight of the policy in the reference", "units": "1"},
+            ),
+            "beta": (
+                "beta",
+                np.asarray(self.grid.beta),
+                {"long_name": "strength of the preference signal", "units": "1"},
+            ),
+        }
+
+    def compute(
+        self,
+        first: int = 0,
+        stop: int | None = None,
+        *,
+        size: int | None = None,
+        devices: Devices | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The fields of the matrices first .. stop - 1, each of shape (matrices, alphas, betas)."""
+        stop = self.num_matrices if stop is None else stop
+        K = self.grid.P.shape[0]
+        shape = (stop - first, *self.shape[1:])
+        cells = run_points(
+            _cells,
+            self.settings,
+            (self.grid, jnp.asarray(first, jnp.int32)),
+            int(np.prod(shape)),
+            size=block_size(K, self.grid.P.dtype.itemsize) if size is None else size,
+            devices=devices,
+            progress=progress,
+        )
+        fields = {name: array.reshape(shape) for name, array in cells._asdict().items()}
+        if "contraction_bound" in self.variables():
+            A = np.moveaxis(np.asarray(self.grid.P[..., first:stop]), -1, 0) - 0.5
+            norms = np.linalg.norm(A, ord=2, axis=(1, 2))[:, None, None]
+            alpha, beta = np.asarray(self.grid.alpha)[:, None], np.asarray(self.grid.beta)
+            fields["contraction_bound"] = (alpha + beta * np.asarray(self.grid.lam) / 2 * norms).astype(A.dtype)
+        return fields
+
+
+def map_problem(
+    P: ArrayLike,
+    *,
+    alpha: ScalarLike | VectorLike,
+    beta: ScalarLike | VectorLike,
+    lam: ScalarLike = 1.0,
+    num_steps: int = 3000,
+    window: int | None = None,
+    objective: AbstractObjective | None = None,
+    pi_ref: ArrayLike | VectorLike | None = None,
+    pi_0: ArrayLike | VectorLike | None = None,
+    policy0: ArrayLike | VectorLike | None = None,
+    thresholds: RegimeThresholds | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> MapProblem:
+    """Check the inputs of a stability map, once, with messages that name the culprit."""
+    matrices = check_preference(P)
+    matrices = matrices[None] if matrices.ndim == 2 else matrices
+    P_last = jnp.moveaxis(jnp.asarray(matrices), 0, -1)
+    dtype, K = P_last.dtype, P_last.shape[0]
+    M = P_last.shape[-1]
+
+    def axis(values: ScalarLike | VectorLike, name: str) -> Array:
+        values = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        if values.ndim != 1 or values.size == 0:
+            raise ValueError(f"`{name}` has shape {values.shape}; give a number or a list of numbers, at least one.")
+        return jnp.asarray(values, dtype)
+
+    def policies(policy: ArrayLike | VectorLike | None, name: str) -> Array:
+        if policy is None:
+            return jnp.full((K, M), 1 / K, dtype)
+        rows = np.asarray(policy)
+        if rows.shape not in ((K,), (M, K)):
+            raise ValueError(f"`{name}` has shape {rows.shape}; give ({K},) for all matrices or ({M}, {K}), one each.")
+        for row in np.atleast_2d(rows):
+            check_policy(row, K, name=name)
+        return jnp.asarray(np.broadcast_to(np.atleast_2d(rows), (M, K)).T, dtype)
+
+    alphas, betas = axis(alpha, "alpha"), axis(beta, "beta")
+    check_unit_interval(np.asarray(alphas), "alpha")
+    check_positive(np.asarray(betas), "beta")
+    check_unit_interval(lam, "lam")
+    start = pi_0 if policy0 is None else policy0
+    grid = Grid(
+        P_last,
+        alphas,
+        betas,
+        jnp.asarray(lam, dtype),
+        policies(pi_ref, "pi_ref"),
+        policies(pi_0, "pi_0"),
+        policies(start, "policy0"),
+        IPO() if objective is None else objective,
+    )
+    settings = Settings(Plan.of(num_steps, window), RegimeThresholds() if thresholds is None else thresholds)
+    return MapProblem(grid, settings, num_steps, dict(attributes or {}))
+
+
+def as_dataset(problem: MapProblem, fields: Mapping[str, np.ndarray]) -> "xarray.Dataset":
+    """The labelled dataset of a whole map."""
+    import xarray
+
+    def described(name: str) -> tuple[tuple[str, str, str], np.ndarray, dict[str, Any]]:
+        return ("matrix", "alpha", "beta"), fields[name], variable_attributes(name)
+
+    return xarray.Dataset(
+        {name: described(name) for name in problem.variables()}, problem.coordinates(), problem.attributes()
+    )
+
+
+def variable_attributes(name: str) -> dict[str, Any]:
+    """Long name, units, and for the regime the meaning of its codes (CF conventions)."""
+    long_name, units = VARIABLES[name]
+    attributes: dict[str, Any] = {"long_name": long_name, "units": units}
+    if name == "regime":
+        attributes["flag_values"] = [int(regime) for regime in Regime]
+        attributes["flag_meanings"] = " ".join(regime.name for regime in Regime)
+    return attributes
+
+
+def stability_map(
+    P: ArrayLike,
+    *,
+    alpha: ScalarLike | VectorLike,
+    beta: ScalarLike | VectorLike,
+    lam: ScalarLike = 1.0,
+    num_steps: int = 3000,
+    window: int | None = None,
+    objective: AbstractObjective | None = None,
+    pi_ref: ArrayLike | VectorLike | None = None,
+    pi_0: ArrayLike | VectorLike | None = None,
+    policy0: ArrayLike | VectorLike | None = None,
+    thresholds: RegimeThresholds | None = None,
+    size: int | None = None,
+    devices: Devices | None = None,
+    progress: ProgressCallback | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> "xarray.Dataset":
+    r"""Roll out every matrix with every (alpha, beta) and say by evidence what each loop does.
+
+    - `P`: shape (M, K, K) or (K, K). Its dtype is that of the map; float32 is enough for pictures.
+    - `alpha`: shape (A,), in [0, 1]. - `beta`: shape (B,), > 0, larger = stronger preference signal.
+    - `lam`: a number in [0, 1]. - `num_steps`: rounds. - `window`: rounds in a window of the late statistics; None is
+      a tenth of `num_steps`.
+    - `objective`: `IPO()` (None) or `DPO()`. - `pi_ref`, `pi_0`, `policy0`: shape (K,) or (M, K): reference,
+      off-policy sampler, start; None is uniform, uniform, `pi_0`.
+    - `thresholds`: a `RegimeThresholds`. - `size`: points per block. - `devices`: None is all local ones.
+    - `progress`: called with (points done, points in all) as blocks finish. - `attributes`: added to the dataset's.
+
+    Returns an `xarray.Dataset` with dimensions (matrix, alpha, beta): `variance`, `entropy`, `residual`, `rise`,
+    `window_variance`, `regime` and, for IPO, `contraction_bound` (theory: below 1 certifies convergence). Raises
+    `ValueError` for wrong inputs. Memory on the devices does not grow with the number of points or rounds.
+
+    >>> import ipodyn
+    >>> found = ipodyn.stability_map(ipodyn.problems.three_cycle(0.5), alpha=[0.5, 0.95], beta=[0.5, 4.0],
+    ...                              policy0=[0.5, 0.3, 0.2], num_steps=500)
+    >>> [[ipodyn.Regime(int(code)).name for code in row] for row in found.regime.values[0]]
+    [['converges', 'oscillates'], ['converges', 'oscillates']]
+    """
+    problem = map_problem(
+        P,
+        alpha=alpha,
+        beta=beta,
+        lam=lam,
+        num_steps=num_steps,
+        window=window,
+        objective=objective,
+        pi_ref=pi_ref,
+        pi_0=pi_0,
+        policy0=policy0,
+        thresholds=thresholds,
+        attributes=attributes,
+    )
+    return as_dataset(problem, problem.compute(size=size, devices=devices, progress=progress))
