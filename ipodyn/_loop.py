@@ -38,7 +38,7 @@ class MRS(eqx.Module):
     >>> import ipodyn, jax.numpy as jnp
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=2.0, lam=0.8)
     >>> [round(float(p), 4) for p in loop(jnp.array([0.5, 0.3, 0.2]))]
-    [0.3682, 0.2755, 0.3563]
+    [0.4342, 0.2776, 0.2881]
     """
 
     P: PreferenceBlock

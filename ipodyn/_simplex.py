@@ -32,7 +32,7 @@ def entropy(policy: Float[ArrayLike, "K *batch"]) -> Float[Array, "*batch"]:
     policy = as_float(policy)
     inside = policy > 0
     safe = jnp.where(inside, policy, 1.0)
-    return -jnp.sum(jnp.where(inside, policy * jnp.log(safe), 0.0), axis=0)
+    return jnp.sum(jnp.where(inside, -policy * jnp.log(safe), 0.0), axis=0)
 
 
 def kl_divergence(

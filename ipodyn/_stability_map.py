@@ -131,7 +131,7 @@ class MapProblem:
             "ipodyn_version": ipodyn.__version__,
             "jax_version": jax.__version__,
             "objective": type(self.grid.objective).__name__,
-            "lam": float(self.grid.lam),
+            "lam": float(str(np.asarray(self.grid.lam))),  # the shortest decimal: 0.8, not 0.80000001
             "num_steps": self.num_steps,
             "window": self.settings.plan.window,
             "dtype": str(self.grid.P.dtype),
