@@ -3,6 +3,7 @@
 import importlib.metadata as _metadata
 
 from . import data as data
+from . import plot as plot
 from . import problems as problems
 from ._cpu import configure_cpu as configure_cpu
 from ._gradient_optimum import gradient_optimum as gradient_optimum

@@ -30,6 +30,11 @@ def mpl(name: str) -> Any:
         raise ImportError("`ipodyn.plot` needs matplotlib: pip install 'ipodyn[plot]'") from error
 
 
+def check_available() -> None:
+    """Raise `ImportError`, one line on how to get matplotlib, unless it is there."""
+    mpl("figure")
+
+
 def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
     """An empty figure in inches, with its own canvas and no entry in pyplot."""
     figure = mpl("figure").Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")

@@ -32,6 +32,7 @@ _ALPHA = "α (how far the reference follows)"
 _BETA = "β (preference strength; TRL's beta is 1/β)"
 _PRODUCT = "βλ (preference strength × on-policy share)"
 _CURVES = [("variance", "Variance over time", "Σₖ Varₜ π[k]"), ("entropy", "Final entropy", "nats")]
+_MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a share that matters before it is the largest
 _LEAST = 0.25  # with four regimes the largest share is at least this
 _BOUND = {"color": "#111111", "rim": "white"}
 _EXACT = {"color": "#D7191C", "rim": "white"}
@@ -42,11 +43,11 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
 
     Left: mean over matrices of the time-averaged variance and of the final entropy; middle: their spread (standard
     deviation); right: the regime that most matrices are in, paler where fewer share it, and the share that converges.
-    Lines: where the contraction bound \(\alpha + (\beta\lambda/2)\|A\|_2\) of the median matrix reaches 1 (below it,
-    convergence is proved), dashed for the first and the last matrix to lose that proof; and, where the dataset has
-    `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1. Cells without a number
-    are hatched. A map over one parameter only (one alpha, or one beta) is drawn as curves, and a single
-    point as histograms.
+    Lines: where the contraction bound \(\alpha + (\beta\lambda/2)\|A\|_2\) (IPO only) of the median matrix reaches 1
+    (below it, convergence is proved), dashed for the first and the last matrix to lose that proof; and, where the
+    dataset has `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1. On the right also
+    where 5 % of the matrices oscillate or collapse. Cells without a number are hatched. A map over one parameter only
+    (one alpha, or one beta) is drawn as curves, and a single point as histograms.
 
     - `dataset`: with dims (matrix, alpha, beta). - `product`: beta times lambda on the vertical axis, as in the paper.
 
@@ -55,7 +56,7 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
     >>> figure = stability_map(dataset)  # doctest: +SKIP
     >>> figure.savefig("map.png")  # doctest: +SKIP
     """
-    needed = ["variance", "entropy", "regime", "contraction_bound"]
+    needed = ["variance", "entropy", "regime"]
     missing = [name for name in needed if name not in dataset]
     if missing or not {"matrix", "alpha", "beta"} <= set(dataset.dims):
         raise ValueError(
@@ -131,6 +132,9 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
     style_axes(panels[0, -1], title="Regime of most matrices (paler: of fewer)")
     _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0, high=1)
     style_axes(panels[1, -1], title="Share that converges")
+    for axes in panels[:, -1]:
+        for name in _MINORITIES:
+            _contour(axes, alpha, beta, shares[name], _minority(name), "dotted", 2.2, _MINORITY)
     for axes in panels.flat:
         _boundaries(axes, dataset, alpha, beta, first_and_last=axes in (panels[0, -1], panels[1, -1]))
         for values, scale in ((alpha, axes.set_xscale), (beta, axes.set_yscale)):
@@ -199,14 +203,19 @@ def _boundaries(
     *,
     first_and_last: bool,
 ) -> None:
-    bound = np.asarray(dataset["contraction_bound"], np.float64)
-    _contour(axes, alpha, beta, _median_over_matrices(bound), _BOUND, "solid")
-    if first_and_last and len(bound) > 1:
-        for extreme in (np.max(bound, axis=0), np.min(bound, axis=0)):
-            _contour(axes, alpha, beta, extreme, _BOUND, "dashed", 1.0)
+    if "contraction_bound" in dataset:
+        bound = np.asarray(dataset["contraction_bound"], np.float64)
+        _contour(axes, alpha, beta, _median_over_matrices(bound), _BOUND, "solid")
+        if first_and_last and len(bound) > 1:
+            for extreme in (np.max(bound, axis=0), np.min(bound, axis=0)):
+                _contour(axes, alpha, beta, extreme, _BOUND, "dashed", 1.0)
     if "radius" in dataset:
         radius = _median_over_matrices(np.asarray(dataset["radius"], np.float64))
         _contour(axes, alpha, beta, radius, _EXACT, "solid")
+
+
+def _minority(name: str) -> dict[str, str]:
+    return {"color": REGIME_COLOURS[name], "rim": "white"}
 
 
 def _contour(
@@ -217,15 +226,16 @@ def _contour(
     look: dict[str, str],
     style: str,
     width: float = 1.8,
+    level: float = 1.0,
 ) -> None:
     finite = values[np.isfinite(values)]
-    if not finite.size or finite.min() >= 1 or finite.max() <= 1:
+    if not finite.size or finite.min() >= level or finite.max() <= level:
         return  # the boundary lies outside the grid
     lines = axes.contour(
         alpha,
         beta,
         np.ma.masked_invalid(values.T),
-        levels=[1],
+        levels=[level],
         colors=look["color"],
         linewidths=width,
         linestyles=style,
@@ -247,9 +257,12 @@ def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray
         handles.append(drawn)
         labels.append(text)
 
-    line(_BOUND, "solid", 1.8, "contraction bound = 1, median matrix (convergence proved below)")
-    if dataset.sizes["matrix"] > 1:
+    if "contraction_bound" in dataset:
+        line(_BOUND, "solid", 1.8, "contraction bound = 1, median matrix (convergence proved below)")
+    if "contraction_bound" in dataset and dataset.sizes["matrix"] > 1:
         line(_BOUND, "dashed", 1.0, "the first and the last matrix to lose that proof")
+    for name in _MINORITIES:
+        line(_minority(name), "dotted", 2.2, f"{_MINORITY:.0%} of the matrices: {name}")
     if "radius" in dataset:
         line(_EXACT, "solid", 1.8, "exact boundary: spectral radius = 1, median matrix")
     figure.legend(

@@ -1,0 +1,106 @@
+"""What the user sees and gets: the terminal, the progress bar, files that are whole or absent."""
+
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.progress
+import rich.table
+
+from .errors import writing
+
+_PLAIN_WIDTH = 110  # of lines that go to a file or a pipe
+
+
+def console(file: Any = None) -> rich.console.Console:
+    """For text to stdout, or to `file`; colours and widths only where a terminal is."""
+    stream = sys.stdout if file is None else file
+    on_terminal = hasattr(stream, "isatty") and stream.isatty()
+    width = None if on_terminal else _PLAIN_WIDTH
+    return rich.console.Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+def say(target: rich.console.Console, text: str = "") -> None:
+    target.print(text, soft_wrap=True)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]], *, decorated: bool) -> rich.table.Table:
+    """The first column to the left, numbers to the right; without rules and colours where not `decorated`."""
+    made = rich.table.Table(
+        title=title,
+        title_justify="left",
+        title_style="bold" if decorated else "",
+        box=rich.box.SIMPLE_HEAD if decorated else None,
+        pad_edge=False,
+        header_style="bold" if decorated else "",
+    )
+    for index, name in enumerate(columns):
+        made.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
+    """`write` fills a file under another name, which then takes the place of `path`: never half a file."""
+    # The suffix stays last, since writers choose the format by it.
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with writing(path):
+        try:
+            write(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+class Progress:
+    """A bar with the remaining time on a terminal, else a line every so often, both on stderr."""
+
+    def __init__(self, total: int, what: str):
+        self.total, self.what, self.base = total, what, 0
+        self.started = self.spoken = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+        self.bar: rich.progress.Progress | None = None
+
+    def __enter__(self) -> "Progress":
+        if self.terminal:
+            self.bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.TaskProgressColumn(),
+                rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+                console=rich.console.Console(file=sys.stderr),
+            )
+            self.bar.start()
+            self.task = self.bar.add_task(self.what, total=self.total)
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of the part in hand, whose size is `total`."""
+        done += self.base
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done)
+            return
+        now = time.monotonic()
+        if now - self.spoken >= 10 and 0 < done < self.total:
+            self.spoken = now
+            left = (now - self.started) * (self.total - done) / done
+            print(f"{self.what}: {done / self.total:.0%}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def advance(self, part: int) -> None:
+        """The part in hand is finished."""
+        self.base += part
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.base)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()

@@ -1,0 +1,125 @@
+"""`ipodyn rollout`: one loop, its numbers and its picture."""
+
+import dataclasses
+import math
+import pathlib
+
+import jax
+import numpy as np
+
+from .. import plot
+from .._loop import MRS
+from .._objectives import DPO, IPO
+from .._preferences import check_alpha, check_beta, check_lam, check_policy
+from .._regimes import Regime, RegimeThresholds, classify
+from .._results import RESULTS
+from .._rollout import rollout
+from ..data import PreferenceSet
+from .errors import CommandError, foreseen
+from .map import off_centre
+from .options import parse_policy
+from .output import console, say, write_whole
+from .sources import Source
+
+_PICTURES = (".png", ".pdf", ".svg")
+_NAMED = 12  # probabilities printed
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutCommand:
+    """The options of `ipodyn rollout`, and what it does with them."""
+
+    source: Source
+    index: int
+    alpha: float
+    beta: float
+    lam: float
+    rounds: int
+    objective: str
+    start: str | None
+    dtype: str
+    show: int
+    out: pathlib.Path
+    overwrite: bool
+
+    def run(self) -> None:
+        self._check()
+        if self.dtype == "float64":
+            jax.config.update("jax_enable_x64", True)
+        preferences = self.source.load()
+        M, K = preferences.P.shape[:2]
+        if not 0 <= self.index < M:
+            raise CommandError(f"--index is {self.index}; the set has {M} matrices, 0 to {M - 1}")
+        start = self._start(K)
+        P = preferences.P[self.index].astype(self.dtype)
+        loop = MRS(
+            P,
+            alpha=self.alpha,
+            beta=self.beta,
+            lam=self.lam,
+            objective=DPO() if self.objective == "dpo" else IPO(),
+        )
+        orbit = rollout(loop, start, num_steps=self.rounds, save=_itself, throw=False)
+        if orbit.result != RESULTS.successful:
+            raise CommandError(f"matrix {self.index}: {RESULTS[orbit.result]}")
+        regime = Regime(int(classify(orbit))).name
+        words = f"α = {self.alpha:g}, β = {self.beta:g}, λ = {self.lam:g}, {self.objective.upper()}"
+        screen = console()
+        for line in self._lines(preferences, P, start, orbit, regime):
+            say(screen, line)
+        path = np.concatenate([start[None], np.asarray(orbit.saved)])
+        figure = plot.rollout(path, show=self.show, title=f"{preferences.source}\n{words} · {regime}")
+        write_whole(self.out, figure.savefig)
+        say(screen, f"picture    {self.out}")
+
+    def _check(self) -> None:
+        with foreseen(ValueError):
+            check_alpha(self.alpha, name="--alpha")
+            check_beta(self.beta, name="--beta")
+            check_lam(self.lam, name="--lam")
+        for name, value in (("--rounds", self.rounds), ("--show", self.show)):
+            if value < 1:
+                raise CommandError(f"{name} is {value}; it must be at least 1")
+        if self.out.suffix.lower() not in _PICTURES:
+            raise CommandError(f"--out is {self.out}; name a picture ending in {', '.join(_PICTURES)}")
+        if not self.out.parent.is_dir():
+            raise CommandError(f"{self.out}: the folder {self.out.parent} does not exist; make it first")
+        if self.out.exists() and not self.overwrite:
+            raise CommandError(f"{self.out} exists already; choose another --out, or say --overwrite")
+        with foreseen(ImportError):
+            plot.check_available()
+
+    def _start(self, K: int) -> np.ndarray:
+        if self.start is None:
+            return off_centre(K).astype(self.dtype)
+        with foreseen(ValueError):
+            return check_policy(parse_policy(self.start, K), K, name="--start").astype(self.dtype)
+
+    def _lines(self, preferences: PreferenceSet, P: np.ndarray, start: np.ndarray, orbit, regime: str) -> list[str]:
+        K = len(P)
+        share = float(orbit.entropy) / math.log(K)
+        lines = [f"matrix     {self.index} of {preferences.source}, {K} responses"]
+        lines.append(f"start      {_policy(start)}")
+        lines.append(f"final      {_policy(np.asarray(orbit.final))}")
+        lines.append(f"variance   {float(orbit.variance):.6g} over rounds 1 to {self.rounds:,}")
+        lines.append(f"           {float(orbit.window_variance):.6g} over the last window of rounds")
+        lines.append(f"entropy    {float(orbit.entropy):.6g} nats, {share:.1%} of log K")
+        lines.append(f"residual   {float(orbit.residual):.3g}, the change of a probability in one more round")
+        lines.append(f"regime     {regime}")
+        if self.objective == "ipo":
+            bound = self.alpha + self.beta * self.lam / 2 * float(np.linalg.norm(P - 0.5, 2))
+            meaning = "below 1: convergence is proved" if bound < 1 else "not below 1: convergence is not proved"
+            lines.append(f"bound      {bound:.4g}, {meaning}")
+        else:
+            tolerance = RegimeThresholds().residual_for(P.dtype)
+            lines.append(f"           (settled means a residual of at most {tolerance:.1e})")
+        return lines
+
+
+def _itself(policy):
+    return policy
+
+
+def _policy(policy: np.ndarray) -> str:
+    shown = " ".join(f"{probability:.4f}" for probability in policy[:_NAMED])
+    return shown if len(policy) <= _NAMED else f"{shown} … ({len(policy)} responses)"
