@@ -13,10 +13,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from ._linear import solve
 from ._simplex import centred, matvec
 from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+
+ROUNDINGS = 4  # of the terms of f: below this many, f is zero as far as the dtype can tell
 
 
 class Fit(NamedTuple):
@@ -32,21 +35,27 @@ def _win_rates(score: PolicyBlock) -> PreferenceBlock:
     return jax.nn.sigmoid(score[:, None] - score[None, :])
 
 
+def _misfit(rates: PreferenceBlock, P: PreferenceBlock) -> PreferenceBlock:
+    """P_ij - sigmoid(r_i - r_j), taken from the smaller of the two chances: it keeps its digits near 0 and 1."""
+    upset = jnp.swapaxes(rates, 0, 1)
+    return jnp.where(rates > 0.5, upset - jnp.swapaxes(P, 0, 1), P - rates)
+
+
 def stationarity(score: PolicyBlock, P: PreferenceBlock, mu: PolicyBlock) -> PolicyBlock:
     """f(r), the row sums of mu_j (P_ij - sigmoid(r_i - r_j))."""
-    return matvec(P - _win_rates(score), mu)
+    return matvec(_misfit(_win_rates(score), P), mu)
 
 
-def _newton_matrix(score: PolicyBlock, mu: PolicyBlock) -> PreferenceBlock:
+def _newton_matrix(rates: PreferenceBlock, mu: PolicyBlock) -> PreferenceBlock:
     """-f'(r) + 1 mu^T: the row Laplacian with its gauge fixed to mu @ step = 0.
 
     Similar, by sqrt(mu), to a positive definite matrix whose smallest eigenvalue is at least the smallest slope of the
     sigmoid, however skewed mu is.
     """
-    rates = _win_rates(score)
-    conductance = rates * (1 - rates) * mu[None]
-    K = score.shape[0]
-    eye = jnp.eye(K, dtype=score.dtype).reshape((K, K) + (1,) * (score.ndim - 1))
+    # rates.T in place of 1 - rates: a saturated sigmoid keeps a slope, and the matrix its rank.
+    conductance = rates * jnp.swapaxes(rates, 0, 1) * mu[None]
+    K = mu.shape[0]
+    eye = jnp.eye(K, dtype=mu.dtype).reshape((K, K) + (1,) * (mu.ndim - 1))
     degree = jnp.sum(conductance, axis=1)
     return eye * degree[:, None] + (mu[None] - conductance)
 
@@ -62,21 +71,27 @@ def _newton(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, max_steps: 
     eps = float(jnp.finfo(P.dtype).eps)
     batch = mu.shape[1:]
 
-    def unfinished(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> BoolBlock:
+    def unfinished(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> Bool[Array, ""]:
         _, done, count = carry
         return jnp.any(~done & (count < max_steps))
 
     def step(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
         score, done, count = carry
-        move = solve(_newton_matrix(score, mu), stationarity(score, P, mu))
+        rates = _win_rates(score)
+        misfit = _misfit(rates, P)
+        error = matvec(misfit, mu)
+        move = solve(_newton_matrix(rates, mu), error)
+        # What rounding leaves of f: near 0 and 1 the scores are so poorly determined that steps never get small.
+        rounding = matvec(jnp.abs(misfit) + jnp.minimum(rates, jnp.swapaxes(rates, 0, 1)), mu)
+        exact = jnp.all(jnp.abs(error) <= ROUNDINGS * eps * rounding, axis=0)
         spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
         # The logistic loss is generalised self-concordant (|third derivative| <= second), for which this damping
         # decreases the loss from everywhere and tends to a full step: no line search, the same program for every case.
         damping = jnp.where(spread > 1e-3, jnp.log1p(spread) / jnp.where(spread > 1e-3, spread, 1.0), 1.0)
         # A case that is done keeps its value: results must not depend on what else is in the batch.
-        score = jnp.where(done, score, centred(score + damping * move))
+        score = jnp.where(done[None], score, centred(score + damping[None] * move))
         # A step of size sqrt(eps) leaves an error of order eps; a failed one (NaN) is not done.
-        return score, done | (spread <= jnp.sqrt(eps)), count + (~done).astype(jnp.int32)
+        return score, done | (spread <= jnp.sqrt(eps)) | exact, count + (~done).astype(jnp.int32)
 
     start = (guess, jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32))
     score, done, count = jax.lax.while_loop(unfinished, step, start)
@@ -95,12 +110,13 @@ def _scores_jvp(primals, tangents, *, max_steps):
     P, mu, guess = primals
     dP, dmu, _ = tangents
     fit = _scores(P, mu, guess, max_steps=max_steps)
+    rates = _win_rates(fit.score)
     rhs = jnp.zeros_like(mu)
     if dP is not None:
         rhs = rhs + matvec(dP, mu)
     if dmu is not None:
-        rhs = rhs + matvec(P - _win_rates(fit.score), dmu)
-    dscore = centred(solve(_newton_matrix(fit.score, mu), rhs))
+        rhs = rhs + matvec(_misfit(rates, P), dmu)
+    dscore = centred(solve(_newton_matrix(rates, mu), rhs))
     return fit, Fit(dscore, jnp.zeros_like(fit.residual), None, None)  # pyright: ignore[reportArgumentType]
 
 

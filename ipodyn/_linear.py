@@ -21,7 +21,7 @@ def solve(matrix: Float[Array, "K K *batch"], rhs: Float[Array, "K *batch"]) -> 
     for k in range(K):
         for i in range(k + 1, K):
             factor = rows[i][k] / rows[k][k]
-            rows[i] = rows[i] - factor * rows[k]
+            rows[i] = rows[i] - factor[None] * rows[k]
             b[i] = b[i] - factor * b[k]
     x: list[Float[Array, "*batch"]] = [b[0]] * K
     for k in reversed(range(K)):

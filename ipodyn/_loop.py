@@ -88,7 +88,7 @@ class MRS(eqx.Module):
         """The loop in its normal form, for many rounds on logits."""
         log_ref = log_policy(self.pi_ref)
         response = self.objective.response(self.P, beta=self.beta, lam=self.lam, pi_0=self.pi_0)
-        return Round(self.alpha, (1 - self.alpha) * log_ref, response)
+        return Round(self.alpha, (1 - self.alpha)[None] * log_ref, response)
 
     def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
         """One round: the policy trained on the data that `policy` samples."""
@@ -116,10 +116,10 @@ class Round(eqx.Module):
 
     def __call__(self, state: State) -> State:
         increment, memory = self.response(state.policy, state.memory)
-        logits = self.alpha * state.logits + self.drive + increment
-        logits = logits - jnp.max(logits, axis=0)
+        logits = self.alpha[None] * state.logits + self.drive + increment
+        logits = logits - jnp.max(logits, axis=0, keepdims=True)
         weights = jnp.exp(logits)
-        return State(logits, weights / jnp.sum(weights, axis=0), memory)
+        return State(logits, weights / jnp.sum(weights, axis=0, keepdims=True), memory)
 
 
 def start_policy(loop: MRS, policy0: Float[ArrayLike, "K *batch"] | None) -> Array:

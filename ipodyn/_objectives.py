@@ -94,9 +94,9 @@ class ScoreResponse(AbstractResponse):
         return self.objective.solve_score(self.P, uniform).score
 
     def __call__(self, policy: PolicyBlock, memory: PolicyBlock) -> tuple[PolicyBlock, PolicyBlock]:
-        mu = self.lam * policy + (1 - self.lam) * self.pi_0
+        mu = self.lam[None] * policy + (1 - self.lam)[None] * self.pi_0
         score = self.objective.solve_score(self.P, mu, memory).score
-        return self.beta * score, score
+        return self.beta[None] * score, score
 
     def result(self) -> RESULTS:
         uniform = jnp.full_like(self.pi_0, 1 / self.pi_0.shape[0])
@@ -275,7 +275,7 @@ class IPO(AbstractObjective):
     def response(self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock) -> LinearResponse:
         # P - 1/2 in place of P: the same modulo a constant, and smaller numbers round less.
         A = P - 0.5
-        return LinearResponse(beta * (1 - lam) * matvec(A, pi_0), beta * lam * A)
+        return LinearResponse((beta * (1 - lam))[None] * matvec(A, pi_0), (beta * lam)[None, None] * A)
 
 
 class DPO(AbstractObjective):

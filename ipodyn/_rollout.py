@@ -146,7 +146,7 @@ def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
     following = one_round(state)
     gained = following.logits - state.logits
     leader = jnp.argmax(state.logits, axis=0)
-    lead = jnp.take_along_axis(gained, leader[None], axis=0)[0]
+    lead = jnp.take_along_axis(gained, leader[None], axis=0)
     return Orbit(
         final=state.policy,
         mean=progress.moments.mean,

@@ -78,9 +78,9 @@ def matvec(matrix: Float[Array, "K L *batch"], vector: Float[Array, "L *batch"])
         return jnp.matmul(matrix, vector, precision="highest")
     if size > 16:
         return jnp.einsum("kl...,l...->k...", matrix, vector, precision="highest")
-    total = matrix[:, 0] * vector[0]
+    total = matrix[:, 0] * vector[0][None]
     for j in range(1, size):
-        total = total + matrix[:, j] * vector[j]
+        total = total + matrix[:, j] * vector[j][None]
     return total
 
 

@@ -21,7 +21,7 @@ ScalarLike: TypeAlias = Float[ArrayLike, ""] | Int[ArrayLike, ""] | float | int
 PolicyLike: TypeAlias = Float[ArrayLike, " K"]
 PreferenceLike: TypeAlias = Float[ArrayLike, "K K"]
 
-VectorLike: TypeAlias = Float[ArrayLike, " n"] | Sequence[float] | Sequence[int]
+VectorLike: TypeAlias = Float[ArrayLike, "_"] | Sequence[float] | Sequence[int]
 
 # The same with batch axes behind.
 PolicyBlock: TypeAlias = Float[Array, "K *batch"]
@@ -37,8 +37,6 @@ def as_float(x: ArrayLike, like: ArrayLike | None = None) -> Array:
     """`x` as a floating-point array: in the dtype of `like` where given, else in its own, integers in the default."""
     if like is not None:
         return jnp.asarray(x, dtype=jnp.asarray(like).dtype)
-    if isinstance(x, (bool, int, float)) or not jnp.issubdtype(
-        jnp.result_type(x), jnp.floating
-    ):
+    if isinstance(x, (bool, int, float)) or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         return jnp.asarray(x, dtype=jnp.result_type(float))
     return jnp.asarray(x)

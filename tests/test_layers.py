@@ -1,0 +1,77 @@
+"""The package is read in layers: a module imports only from the layers before its own."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "ipodyn"
+
+# Reading order. Modules on one line do not import one another.
+LAYERS = [
+    {"_types", "_cpu"},
+    {"_results"},
+    {"_simplex", "_linear"},
+    {"_preferences", "_structure"},
+    {"problems"},
+    {"_bradley_terry"},
+    {"_objectives"},
+    {"_gradient_optimum", "_loop"},
+    {"_rollout", "_fixed_point"},
+    {"_regimes", "_stability"},
+    {"_critical"},
+    {"_safe_region", "_tune"},
+    {"_engine"},
+    {"_stability_map"},
+    {"_store"},
+    {"data"},
+    {"plot"},
+    {"_cli"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The layers that a module imports when it is loaded or run, relative or absolute."""
+    found = set()
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ipodyn."):
+            found.add((node.module or "").split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    own = layer_of(path)
+    assert own in RANK, f"{own} has no layer: add it to LAYERS in tests/test_layers.py"
+    upward = {name for name in imported(path) - {own} if RANK.get(name, -1) >= RANK[own]}
+    assert not upward, f"{own} imports from its own layer or a later one: {sorted(upward)}"
+
+
+def test_import_is_light_and_changes_nothing():
+    """Importing starts no backend, changes no configuration, and leaves the heavy optional libraries alone."""
+    program = """
+import sys, jax
+before = dict(jax.config.values)
+import ipodyn
+from jax._src import xla_bridge
+assert not xla_bridge._backends, "the import started a backend"
+changed = [name for name, value in before.items() if jax.config.values[name] != value]
+assert not changed, changed
+heavy = {"optax", "optimistix", "lineax", "scipy.optimize", "polars", "xarray", "zarr", "matplotlib", "typer", "rich"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,161 @@
+"""The stability map against plain NumPy loops, against theory, and against itself under other blocks and devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ipodyn
+from ipodyn._stability_map import map_problem
+
+CODE = {regime.name: int(regime) for regime in ipodyn.Regime}
+
+
+def random_matrices(rng, M, K):
+    upper = np.triu(rng.uniform(0.02, 0.98, (M, K, K)), 1)
+    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + 0.5 * np.eye(K)
+
+
+def numpy_loop(P, alpha, beta, lam, policy, num_steps):
+    """MRS-IPO as the paper writes it, with uniform reference and off-policy sampler."""
+    K = len(P)
+    uniform = np.full(K, 1 / K)
+    visited = np.empty((num_steps, K))
+    for t in range(num_steps):
+        mu = lam * policy + (1 - lam) * uniform
+        logits = alpha * np.log(policy) + (1 - alpha) * np.log(uniform) + beta * P @ mu
+        policy = np.exp(logits - logits.max())
+        policy /= policy.sum()
+        visited[t] = policy
+    return visited
+
+
+@pytest.mark.parametrize("K", [3, 4, 5])
+def test_cells_equal_a_plain_loop(rng, K):
+    P = random_matrices(rng, 3, K)
+    start = rng.dirichlet(np.full(K, 5.0))
+    alpha, beta = [0.0, 0.6], [0.5, 2.0]
+    found = ipodyn.stability_map(P, alpha=alpha, beta=beta, lam=0.7, num_steps=333, policy0=start)
+    for m in range(3):
+        for i, a in enumerate(alpha):
+            for j, b in enumerate(beta):
+                visited = numpy_loop(P[m], a, b, 0.7, start, 333)
+                cell = found.isel(matrix=m, alpha=i, beta=j)
+                # Both are float64 sums of 333 terms of order 1.
+                assert abs(float(cell.variance) - visited.var(axis=0).sum()) < 1e-12
+                assert abs(float(cell.entropy) + (visited[-1] * np.log(visited[-1])).sum()) < 1e-12
+                following = numpy_loop(P[m], a, b, 0.7, visited[-1], 1)[0]
+                assert abs(float(cell.residual) - np.abs(following - visited[-1]).max()) < 1e-12
+                window = visited[-found.attrs["window"] :]
+                assert abs(float(cell.window_variance) - window.var(axis=0).sum()) < 1e-12
+
+
+def test_blocks_and_devices_do_not_matter(rng):
+    """Bit for bit: the blocks hold the same elementwise operations."""
+    P = random_matrices(rng, 7, 4).astype(np.float32)
+    problem = map_problem(P, alpha=np.linspace(0, 0.9, 5), beta=[0.5, 3.0, 9.0], lam=0.8, num_steps=200)
+    reference = problem.compute(size=64)
+    for size, devices in ((16, None), (128, None), (64, jax.local_devices()[:1])):
+        other = problem.compute(size=size, devices=devices)
+        for name, values in reference.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=f"{name} at size {size}")
+    part = problem.compute(2, 5)
+    for name, values in reference.items():
+        np.testing.assert_array_equal(values[2:5], part[name])
+
+
+def test_contraction_certifies_convergence(rng):
+    """Theory F1: where alpha + beta lam ||A|| / 2 < 0.98, 3,000 rounds shrink any distance below rounding."""
+    P = random_matrices(rng, 40, 4)
+    found = ipodyn.stability_map(P, alpha=[0.0, 0.3, 0.6], beta=[0.3, 0.8, 1.6], lam=0.9, num_steps=3000)
+    certified = found.contraction_bound.values < 0.98
+    assert certified.sum() > 100
+    assert np.isin(found.regime.values[certified], [CODE["converges"], CODE["collapses"]]).all()
+    norms = np.array([np.linalg.svd(A)[1][0] for A in P - 0.5])
+    np.testing.assert_allclose(found.contraction_bound.values[:, 1, 2], 0.3 + 1.6 * 0.9 / 2 * norms, rtol=1e-12)
+
+
+def test_three_cycle_boundary():
+    """Theory F2: the uniform point loses stability where alpha^2 + (a beta lam)^2 / 3 = 1; cells off the curve agree."""
+    a, lam = 0.4, 0.8
+    alpha, beta = np.linspace(0.0, 0.95, 9), np.linspace(0.5, 7.0, 14)
+    found = ipodyn.stability_map(
+        ipodyn.problems.three_cycle(a), alpha=alpha, beta=beta, lam=lam, policy0=[0.4, 0.33, 0.27]
+    )
+    radius = np.sqrt(alpha[:, None] ** 2 + (a * beta * lam) ** 2 / 3)
+    regime = found.regime.values[0]
+    assert (regime[radius < 0.99] == CODE["converges"]).all()
+    assert (regime[radius > 1.03] == CODE["oscillates"]).all()
+    assert (radius < 0.99).sum() > 20 and (radius > 1.03).sum() > 20
+
+
+def test_strongly_transitive_collapse():
+    """Theory F3: on a strictly strongly transitive matrix with alpha = 1 all mass goes to the top response."""
+    P = ipodyn.problems.bradley_terry(jnp.array([2.0, 1.0, 0.0, -1.0]))
+    found = ipodyn.stability_map(P, alpha=[0.2, 1.0], beta=[1.0], lam=1.0)
+    assert found.regime.values[0, :, 0].tolist() == [CODE["converges"], CODE["collapses"]]
+    assert float(found.entropy[0, 1, 0]) < 1e-6 < float(found.entropy[0, 0, 0])
+
+
+def test_dpo_map_and_matrices_without_finite_scores(rng):
+    """DPO equals single rollouts; a matrix with a sure loser has no finite scores and says nothing else."""
+    P = random_matrices(rng, 2, 3)
+    sure = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.6], [0.0, 0.4, 0.5]])
+    P = np.concatenate([P, sure[None]])
+    found = ipodyn.stability_map(
+        P, alpha=[0.3], beta=[0.4, 1.0], lam=0.5, num_steps=100, objective=ipodyn.DPO(), policy0=[0.5, 0.3, 0.2]
+    )
+    assert "contraction_bound" not in found
+    for m in range(2):
+        for j, beta in enumerate((0.4, 1.0)):
+            loop = ipodyn.MRS(P[m], alpha=0.3, beta=beta, lam=0.5, objective=ipodyn.DPO())
+            orbit = ipodyn.rollout(loop, [0.5, 0.3, 0.2], num_steps=100)
+            # The same Newton steps in another program: roundings of the score differ.
+            assert abs(float(orbit.variance) - float(found.variance[m, 0, j])) < 1e-11
+    assert (found.regime.values[2] == CODE["unresolved"]).all()
+    assert (found.regime.values[:2] != CODE["unresolved"]).all()
+
+
+def test_per_matrix_policies(rng):
+    P = random_matrices(rng, 2, 3)
+    starts = rng.dirichlet(np.ones(3), 2)
+    found = ipodyn.stability_map(P, alpha=0.2, beta=1.0, num_steps=50, policy0=starts)
+    for m in range(2):
+        visited = numpy_loop(P[m], 0.2, 1.0, 1.0, starts[m], 50)
+        assert abs(float(found.variance[m, 0, 0]) - visited.var(axis=0).sum()) < 1e-12
+
+
+def test_dataset_says_what_it_is(rng):
+    P = random_matrices(rng, 2, 3).astype(np.float32)
+    thresholds = ipodyn.RegimeThresholds(collapse_share=0.1)
+    found = ipodyn.stability_map(
+        P, alpha=[0.1], beta=[1.0, 2.0], lam=0.8, num_steps=40, thresholds=thresholds, attributes={"source": "made"}
+    )
+    assert dict(found.sizes) == {"matrix": 2, "alpha": 1, "beta": 2}
+    assert found.attrs["lam"] == 0.8 and found.attrs["num_steps"] == 40 and found.attrs["source"] == "made"
+    assert found.attrs["threshold_collapse_share"] == 0.1
+    assert found.attrs["threshold_residual"] == pytest.approx(100 * np.finfo(np.float32).eps)
+    assert found.variance.dtype == np.float32
+    assert found.regime.attrs["flag_meanings"].split() == [regime.name for regime in ipodyn.Regime]
+    assert all("long_name" in found[name].attrs and "units" in found[name].attrs for name in found.data_vars)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"alpha": [0.5, 1.5]}, "alpha"),
+        ({"beta": [0.0]}, "beta"),
+        ({"lam": -0.1}, "lam"),
+        ({"alpha": []}, "alpha"),
+        ({"policy0": [0.5, 0.5]}, "policy0"),
+        ({"pi_ref": [0.5, 0.5, 0.5]}, "pi_ref"),
+        ({"num_steps": 0}, "num_steps"),
+        ({"window": 200}, "window"),
+        ({"P": np.full((3, 3), 0.4)}, "P"),
+    ],
+)
+def test_wrong_inputs_are_named(change, culprit):
+    arguments = {"P": ipodyn.problems.three_cycle(0.3), "alpha": [0.5], "beta": [1.0], "num_steps": 100} | change
+    with pytest.raises(ValueError, match=culprit) as error:
+        ipodyn.stability_map(arguments.pop("P"), **arguments)
+    assert "\n" not in str(error.value)
