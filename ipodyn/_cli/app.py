@@ -105,7 +105,7 @@ def _rollout(
     group: o.Group = None,
     index: Annotated[int, typer.Option(help="Which matrix of --preferences or of a random --problem, from 0.")] = 0,
     alpha: o.Alpha = 0.9,
-    beta: o.Beta = 3.0,
+    beta: o.Beta = 5.0,
     lam: o.Lam = 0.8,
     rounds: o.Rounds = 3000,
     objective: o.ObjectiveOption = o.Objective.ipo,

@@ -57,6 +57,16 @@ def light_axes(axes: "matplotlib.axes.Axes") -> None:
     axes.set_axisbelow(True)
 
 
+def set_log(axes: "matplotlib.axes.Axes", axis: str) -> None:
+    """A logarithmic axis with plain numbers: 0.5, 1, 2, 5, 10."""
+    ticker = mpl("ticker")
+    {"x": axes.set_xscale, "y": axes.set_yscale}[axis]("log")
+    line = {"x": axes.xaxis, "y": axes.yaxis}[axis]
+    line.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    line.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    line.set_minor_formatter(ticker.NullFormatter())
+
+
 def is_geometric(values: np.ndarray) -> bool:
     """Whether the grid is spaced evenly in its logarithm rather than in itself."""
     if values.size < 3 or np.any(values <= 0):

@@ -19,6 +19,7 @@ from ._figure import (
     mpl,
     new_figure,
     outline,
+    set_log,
     style_axes,
     tint,
 )
@@ -45,9 +46,9 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
     deviation); right: the regime that most matrices are in, paler where fewer share it, and the share that converges.
     Lines: where the contraction bound \(\alpha + (\beta\lambda/2)\|A\|_2\) (IPO only) of the median matrix reaches 1
     (below it, convergence is proved), dashed for the first and the last matrix to lose that proof; and, where the
-    dataset has `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1. On the right also
-    where 5 % of the matrices oscillate or collapse. Cells without a number are hatched. A map over one parameter only
-    (one alpha, or one beta) is drawn as curves, and a single point as histograms.
+    dataset has `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1. On the right
+    also where 5 % of the matrices oscillate or collapse. Cells without a number are hatched. A map over one parameter
+    only (one alpha, or one beta) is drawn as curves, and a single point as histograms.
 
     - `dataset`: with dims (matrix, alpha, beta). - `product`: beta times lambda on the vertical axis, as in the paper.
 
@@ -137,9 +138,9 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
             _contour(axes, alpha, beta, shares[name], _minority(name), "dotted", 2.2, _MINORITY)
     for axes in panels.flat:
         _boundaries(axes, dataset, alpha, beta, first_and_last=axes in (panels[0, -1], panels[1, -1]))
-        for values, scale in ((alpha, axes.set_xscale), (beta, axes.set_yscale)):
+        for values, axis in ((alpha, "x"), (beta, "y")):
             if is_geometric(values):
-                scale("log")
+                set_log(axes, axis)
         axes.set_xlim(edges[0][0], edges[0][-1])
         axes.set_ylim(edges[1][0], edges[1][-1])
     for axes in panels[-1]:
@@ -262,7 +263,7 @@ def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray
     if "contraction_bound" in dataset and dataset.sizes["matrix"] > 1:
         line(_BOUND, "dashed", 1.0, "the first and the last matrix to lose that proof")
     for name in _MINORITIES:
-        line(_minority(name), "dotted", 2.2, f"{_MINORITY:.0%} of the matrices: {name}")
+        line(_minority(name), "dotted", 2.2, f"{100 * _MINORITY:g} % of the matrices {name[:-1]}")
     if "radius" in dataset:
         line(_EXACT, "solid", 1.8, "exact boundary: spectral radius = 1, median matrix")
     figure.legend(
@@ -300,7 +301,7 @@ def _curves(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, labe
         axes.set_xlim(x[0], x[-1])
         light_axes(axes)
         if is_geometric(x):
-            axes.set_xscale("log")
+            set_log(axes, "x")
     return figure
 
 
