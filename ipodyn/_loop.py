@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ._objectives import IPO, AbstractObjective, AbstractResponse
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
-from ._simplex import log_policy
+from ._simplex import EXCLUDED, LOG_ZERO, log_policy
 from ._types import PolicyBlock, PreferenceBlock, ScalarBlock, as_float
 
 
@@ -66,14 +66,22 @@ class MRS(eqx.Module):
         K = P.shape[0]
         uniform = jnp.full((K, *P.shape[2:]), 1 / K, P.dtype)
         self.P = P
+        batch = P.shape[2:]
         self.alpha, self.beta, self.lam = as_float(alpha, P), as_float(beta, P), as_float(lam, P)
+        for name in ("alpha", "beta", "lam"):
+            if getattr(self, name).shape not in ((), batch):
+                raise ValueError(
+                    f"`{name}` has shape {getattr(self, name).shape}; `P` of shape {P.shape} takes one number, "
+                    "and `jax.vmap` many."
+                )
+            setattr(self, name, jnp.broadcast_to(getattr(self, name), batch))
         self.pi_ref = uniform if pi_ref is None else as_float(pi_ref, P)
         self.pi_0 = uniform if pi_0 is None else as_float(pi_0, P)
         self.objective = IPO() if objective is None else objective
         for name in ("pi_ref", "pi_0"):
             policy = getattr(self, name)
-            if policy.shape[:1] != (K,):
-                raise ValueError(f"`{name}` has shape {policy.shape}; `P` has {K} responses, so give ({K},).")
+            if policy.shape != (K, *batch):
+                raise ValueError(f"`{name}` has shape {policy.shape}; `P` has shape {P.shape}, so give {(K, *batch)}.")
             if policy.ndim == 1 and _known(policy):
                 check_policy(policy, K, name=name)
         if P.ndim == 2 and _known(P):
@@ -93,7 +101,7 @@ class MRS(eqx.Module):
     def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
         """One round: the policy trained on the data that `policy` samples."""
         one_round = self.round()
-        return one_round(one_round.start(as_float(policy, self.P))).policy
+        return one_round(one_round.start(_as_policy(self, policy, "policy"))).policy
 
 
 class State(eqx.Module):
@@ -118,17 +126,24 @@ class Round(eqx.Module):
         increment, memory = self.response(state.policy, state.memory)
         logits = self.alpha[None] * state.logits + self.drive + increment
         logits = logits - jnp.max(logits, axis=0, keepdims=True)
+        # 0^alpha = 0: an excluded response stays excluded, where alpha^t * LOG_ZERO would bring it back in time.
+        logits = jnp.where(logits < EXCLUDED, LOG_ZERO, logits)
         weights = jnp.exp(logits)
         return State(logits, weights / jnp.sum(weights, axis=0, keepdims=True), memory)
+
+
+def _as_policy(loop: MRS, policy: Float[ArrayLike, "..."], name: str) -> Array:
+    policy = as_float(policy, loop.P)
+    if policy.shape != loop.pi_0.shape:
+        raise ValueError(f"`{name}` has shape {policy.shape}; `P` has shape {loop.P.shape}: give {loop.pi_0.shape}.")
+    return policy
 
 
 def start_policy(loop: MRS, policy0: Float[ArrayLike, "K *batch"] | None) -> Array:
     """`policy0` checked against the loop, or its off-policy sampler."""
     if policy0 is None:
         return loop.pi_0
-    policy = as_float(policy0, loop.P)
-    if policy.shape[:1] != loop.P.shape[:1]:
-        raise ValueError(f"`policy0` has shape {policy.shape}; `P` has {loop.P.shape[0]} responses.")
+    policy = _as_policy(loop, policy0, "policy0")
     if policy.ndim == 1 and _known(policy):
         check_policy(policy, loop.P.shape[0], name="policy0")
     return policy

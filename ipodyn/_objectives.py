@@ -12,6 +12,7 @@ from ._bradley_terry import fit_scores, has_finite_scores
 from ._results import RESULTS, choose, throw_unless_successful
 from ._simplex import kl_divergence, log_policy, matvec, softmax
 from ._types import (
+    BoolBlock,
     IntBlock,
     Logits,
     Policy,
@@ -27,12 +28,16 @@ from ._types import (
 
 
 class ScoreSolution(NamedTuple):
-    """A score with its evidence: `residual` is the largest violation of the equations that define it."""
+    """A score with its evidence: `residual` is the largest violation of the equations that define it.
+
+    `converged` is the solver's own word; `result` knows besides whether a finite score exists, which costs more.
+    """
 
     score: PolicyBlock
     result: RESULTS
     residual: ScalarBlock
     num_steps: IntBlock
+    converged: BoolBlock
 
 
 class Optimum(eqx.Module):
@@ -60,8 +65,8 @@ class AbstractResponse(eqx.Module):
         """The increment of the logits under `policy`, and the memory for the next round."""
 
     @abc.abstractmethod
-    def result(self) -> RESULTS:
-        """Whether the increments are defined at all policies inside the simplex."""
+    def result(self, memory: Any) -> RESULTS:
+        """Whether the increments were defined in every round up to `memory`."""
 
 
 class LinearResponse(AbstractResponse):
@@ -76,31 +81,56 @@ class LinearResponse(AbstractResponse):
     def __call__(self, policy: PolicyBlock, memory: None) -> tuple[PolicyBlock, None]:
         return self.drive + matvec(self.gain, policy), None
 
-    def result(self) -> RESULTS:
+    def result(self, memory: None) -> RESULTS:
         return choose(jnp.ones(self.drive.shape[1:], bool), RESULTS.successful, RESULTS.successful)
 
 
 class ScoreResponse(AbstractResponse):
-    """The response of any objective: it solves for the score in every round, warm-started from the last."""
+    """The response of any objective: it solves for the score in every round, warm-started from the last.
+
+    Its memory is the last score and whether every solve so far converged. `first` is the score under uniform data and
+    `inside` says whether scores exist at all policies inside the simplex.
+    """
 
     objective: "AbstractObjective"
     P: PreferenceBlock
     beta: ScalarBlock
     lam: ScalarBlock
     pi_0: PolicyBlock
+    first: PolicyBlock
+    inside: RESULTS
 
-    def init(self) -> PolicyBlock:
-        uniform = jnp.full_like(self.pi_0, 1 / self.pi_0.shape[0])
-        return self.objective.solve_score(self.P, uniform).score
+    @classmethod
+    def of(
+        cls,
+        objective: "AbstractObjective",
+        P: PreferenceBlock,
+        *,
+        beta: ScalarBlock,
+        lam: ScalarBlock,
+        pi_0: PolicyBlock,
+    ) -> "ScoreResponse":
+        uniform = jnp.full_like(pi_0, 1 / pi_0.shape[0])
+        solution = objective.solve_score(P, uniform)
+        return cls(objective, P, beta, lam, pi_0, solution.score, solution.result)
 
-    def __call__(self, policy: PolicyBlock, memory: PolicyBlock) -> tuple[PolicyBlock, PolicyBlock]:
+    def init(self) -> tuple[PolicyBlock, BoolBlock]:
+        return self.first, jnp.ones(self.first.shape[1:], bool)
+
+    def __call__(
+        self, policy: PolicyBlock, memory: tuple[PolicyBlock, BoolBlock]
+    ) -> tuple[PolicyBlock, tuple[PolicyBlock, BoolBlock]]:
+        guess, converged = memory
         mu = self.lam[None] * policy + (1 - self.lam)[None] * self.pi_0
-        score = self.objective.solve_score(self.P, mu, memory).score
-        return self.beta[None] * score, score
+        solution = self.objective.solve_score(self.P, mu, guess)
+        return self.beta[None] * solution.score, (solution.score, converged & solution.converged)
 
-    def result(self) -> RESULTS:
-        uniform = jnp.full_like(self.pi_0, 1 / self.pi_0.shape[0])
-        return self.objective.solve_score(self.P, uniform).result
+    def result(self, memory: tuple[PolicyBlock, BoolBlock]) -> RESULTS:
+        # Scores that exist inside the simplex diverge on its faces if P has entries 0 and 1, and a loop can get there:
+        # probabilities underflow.
+        sure = jnp.any((self.P <= 0) | (self.P >= 1), axis=(0, 1))
+        lost = choose(sure, RESULTS.diverging_scores, RESULTS.max_steps_reached)
+        return choose((self.inside == RESULTS.successful) & ~memory[1], lost, self.inside)
 
 
 def _prepare(P: ArrayLike, *policies: ArrayLike) -> tuple[Array, ...]:
@@ -130,7 +160,7 @@ class AbstractObjective(eqx.Module):
     """What preference data are trained with, as a score map r(mu) over K responses.
 
     **For developers.** Subclass and give `solve_score`, `pair_losses` and `response` (return
-    `ScoreResponse(self, ...)` unless the score is linear in mu). Keep batch axes behind the response axes, never
+    `ScoreResponse.of(self, ...)` unless the score is linear in mu). Keep batch axes behind the response axes, never
     return NaN for a valid P, say in the result when no finite score exists, and make the score differentiable in P
     and mu by its defining equations, not by unrolling. Then `score`, `loss`, `optimum`, `MRS`, `rollout`,
     `fixed_point` and `stability_map` work.
@@ -267,7 +297,8 @@ class IPO(AbstractObjective):
         score = matvec(P, mu)
         batch = score.shape[1:]
         good = choose(jnp.ones(batch, bool), RESULTS.successful, RESULTS.successful)
-        return ScoreSolution(score, good, jnp.zeros(batch, score.dtype), jnp.zeros(batch, jnp.int32))
+        zero = jnp.zeros(batch, score.dtype)
+        return ScoreSolution(score, good, zero, jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool))
 
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
         return (margin - beta / 2) ** 2
@@ -299,13 +330,13 @@ class DPO(AbstractObjective):
         fit = fit_scores(P, mu, guess, max_steps=self.max_steps)
         solved = choose(fit.converged, RESULTS.successful, RESULTS.max_steps_reached)
         result = choose(has_finite_scores(P, mu), solved, RESULTS.diverging_scores)
-        return ScoreSolution(fit.score, result, fit.residual, fit.num_steps)
+        return ScoreSolution(fit.score, result, fit.residual, fit.num_steps, fit.converged)
 
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
         return jax.nn.softplus(-margin / beta)
 
     def response(self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock) -> ScoreResponse:
-        return ScoreResponse(self, P, beta, lam, pi_0)
+        return ScoreResponse.of(self, P, beta=beta, lam=lam, pi_0=pi_0)
 
 
 def pair_loss(

@@ -7,14 +7,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from ._loop import MRS, Round, State, start_policy
 from ._results import RESULTS
 from ._simplex import entropy
-from ._types import Policy, PolicyBlock, ScalarBlock, VectorLike
+from ._types import BoolBlock, Policy, PolicyBlock, ScalarBlock, VectorLike
 
 CHUNK = 64  # rounds whose sums are taken about one policy, before they are merged in
+STANDING_RISE = 1e-3  # nats that a logit may gain on the leading one in a chunk that counts as standing still
 
 
 class Moments(eqx.Module):
@@ -40,6 +41,12 @@ class Moments(eqx.Module):
         return self.squares / jnp.maximum(self.count, 1)
 
 
+def known_policy(one_round: Round, state: State) -> PolicyBlock:
+    """The policy, NaN from the first round on whose scores were not defined."""
+    failed = one_round.response.result(state.memory) != RESULTS.successful
+    return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
+
+
 def run_chunk(
     one_round: Round, state: State, length: int, save: Callable[[Policy], Any] | None = None
 ) -> tuple[State, Moments, Any]:
@@ -51,7 +58,7 @@ def run_chunk(
         state, total, squares = carry
         state = one_round(state)
         apart = state.policy - origin
-        saved = None if save is None else save(state.policy)
+        saved = None if save is None else save(known_policy(one_round, state))
         return (state, total + apart, squares + jnp.sum(apart**2, axis=0)), saved
 
     start = (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0]))
@@ -87,6 +94,10 @@ class Plan:
     def window(self) -> int:
         return self.chunk * self.chunks_per_window
 
+    def opens(self) -> Bool[Array, " chunks"]:
+        """Which chunks open a window; windows are counted from the end, so that the last one is whole."""
+        return (jnp.arange(self.num_chunks) - self.num_chunks) % self.chunks_per_window == 0
+
 
 class Progress(eqx.Module):
     """What is known after some rounds: the state, all moments, and those of the running and the previous window."""
@@ -119,12 +130,13 @@ class Orbit(eqx.Module):
     - `final` (K,): the last policy. - `mean` (K,): its average over the rounds.
     - `variance` (): time-averaged variance, the sum over responses k of Var_t(pi_t[k]); the window's likewise.
     - `window_variance`, `previous_variance` (): the same over the last `window` rounds and over those before them.
-    - `window_shift` (): squared distance between the means of these two windows.
+    - `window_shift` (): squared distance between the means of these two windows; infinite where nothing came before.
     - `entropy` (): of `final`, in nats. - `residual` (): largest change of a probability in one more round.
     - `rise` (): how fast, in that round, the fastest logit gains on the leading response; near a vertex the
       probabilities may stand still while a response is on its way back.
     - `saved`: outputs of `save`, stacked over rounds, or None.
-    - `result`: whether the scores were defined (`RESULTS.diverging_scores` for DPO on a P without a finite fit).
+    - `result`: whether the scores were defined in every round (`RESULTS.diverging_scores` for DPO on a P without a
+      finite fit). If not, the statistics are NaN, and so is what `save` sees from that round on.
     """
 
     final: PolicyBlock
@@ -144,22 +156,50 @@ def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
     """The orbit after the last round: one more round gives the evidence for or against convergence."""
     state = progress.state
     following = one_round(state)
+    result = one_round.response.result(following.memory)
+    failed = result != RESULTS.successful
+
+    def known(x: Array) -> Array:
+        return jnp.where(jnp.broadcast_to(failed, x.shape), jnp.nan, x)
+
     gained = following.logits - state.logits
     leader = jnp.argmax(state.logits, axis=0)
     lead = jnp.take_along_axis(gained, leader[None], axis=0)
+    shift = jnp.sum((progress.window.mean - progress.previous.mean) ** 2, axis=0)
     return Orbit(
-        final=state.policy,
-        mean=progress.moments.mean,
-        variance=progress.moments.variance(),
-        window_variance=progress.window.variance(),
-        previous_variance=progress.previous.variance(),
-        window_shift=jnp.sum((progress.window.mean - progress.previous.mean) ** 2, axis=0),
-        entropy=entropy(state.policy),
-        residual=jnp.max(jnp.abs(following.policy - state.policy), axis=0),
-        rise=jnp.max(gained - lead, axis=0),
+        final=known(state.policy),
+        mean=known(progress.moments.mean),
+        variance=known(progress.moments.variance()),
+        window_variance=known(progress.window.variance()),
+        previous_variance=known(progress.previous.variance()),
+        window_shift=known(jnp.where(progress.previous.count > 0, shift, jnp.inf)),
+        entropy=known(entropy(state.policy)),
+        residual=known(jnp.max(jnp.abs(following.policy - state.policy), axis=0)),
+        rise=known(jnp.max(gained - lead, axis=0)),
         saved=saved,
-        result=one_round.response.result(),
+        result=result,
     )
+
+
+def _where(condition: BoolBlock, yes: Any, no: Any) -> Any:
+    """Choose between two trees, element by element of the batch axes, which stand behind."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape((1,) * (a.ndim - condition.ndim) + condition.shape), a, b)
+
+    return jax.tree.map(pick, yes, no)
+
+
+def _stands(before: State, after: State) -> BoolBlock:
+    """Whether a whole chunk of rounds moved nothing that could still matter.
+
+    No probability by more than a few roundings (1e-9 in float64), and no logit towards the leading one: near a vertex
+    the policy stands still while a response is on its way back.
+    """
+    tolerance = max(1e-9, 2 * float(jnp.finfo(after.policy.dtype).eps))
+    moved = jnp.max(jnp.abs(after.policy - before.policy), axis=0)
+    risen = jnp.max(after.logits - before.logits, axis=0)  # the leading logit is 0 in both
+    return (moved <= tolerance) & (risen <= STANDING_RISE)
 
 
 def run(
@@ -177,14 +217,42 @@ def run(
         state, moments, saved = run_chunk(one_round, progress.state, plan.chunk, save)
         return progress.extend(state, moments, opens), saved
 
-    # Windows are counted from the end, so that the last one is whole.
-    opens = (jnp.arange(plan.num_chunks) - plan.num_chunks) % plan.chunks_per_window == 0
-    progress, saved = jax.lax.scan(body, progress, opens)
+    progress, saved = jax.lax.scan(body, progress, plan.opens())
     pieces.append(jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), saved))
-    if len(pieces) == 2:
-        saved = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pieces)
-        return progress, saved
-    return progress, pieces[0]
+    return progress, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+
+
+def run_until_standing(one_round: Round, state: State, plan: Plan) -> Progress:
+    """All rounds of the plan, without computing those after which nothing moves any more.
+
+    A trajectory that stood still for a chunk keeps its policy, and its remaining sums are added as what they are; a
+    block whose trajectories all stand is left. What a trajectory gets does not depend on its block.
+    """
+    progress = Progress.begin(state)
+    if plan.odd:
+        state, moments, _ = run_chunk(one_round, state, plan.odd)
+        progress = progress.extend(state, moments, jnp.asarray(False))
+
+    def stay(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
+        policy = progress.state.policy
+        count = jnp.asarray(plan.chunk, policy.dtype)
+        return progress.state, Moments(count, policy, jnp.zeros_like(policy[0])), standing
+
+    def go(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
+        before = progress.state
+        after, moments, _ = run_chunk(one_round, before, plan.chunk)
+        state, still, _ = stay(progress, standing)
+        mean, squares = _where(standing, (still.mean, still.squares), (moments.mean, moments.squares))
+        return _where(standing, state, after), Moments(still.count, mean, squares), standing | _stands(before, after)
+
+    def body(carry: tuple[Progress, BoolBlock], opens: Array) -> tuple[tuple[Progress, BoolBlock], None]:
+        progress, standing = carry
+        state, moments, standing = jax.lax.cond(jnp.all(standing), stay, go, progress, standing)
+        return (progress.extend(state, moments, opens), standing), None
+
+    standing = jnp.zeros(state.policy.shape[1:], bool)
+    (progress, _), _ = jax.lax.scan(body, (progress, standing), plan.opens())
+    return progress
 
 
 @eqx.filter_jit
@@ -210,7 +278,8 @@ def rollout(
 
     - `loop`: an `MRS`. - `policy0`: shape (K,), where to start; None starts at `loop.pi_0`.
     - `num_steps`: number of rounds, static. - `save`: function of the new policy, its outputs are stacked over rounds
-      in `.saved`. - `window`: rounds in a window of the late statistics; None is a tenth of `num_steps`.
+      in `.saved`. - `window`: rounds in a window of the late statistics, rounded down to equal chunks of at most 64;
+      None is a tenth of `num_steps`.
     - `throw`: raise where the objective has no finite scores (DPO only); False leaves that to `.result`.
 
     Returns an `Orbit`. Source: Chen et al., arXiv 2602.12180, section on MRS.

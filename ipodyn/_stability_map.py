@@ -16,7 +16,7 @@ from ._loop import MRS
 from ._objectives import IPO, AbstractObjective
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
 from ._regimes import Regime, RegimeThresholds, classify
-from ._rollout import Plan, finish, run
+from ._rollout import Plan, finish, run_until_standing
 from ._types import PolicyBlock, ScalarLike, VectorLike
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
 
 
 class Grid(eqx.Module):
-    """The points of a map: every matrix with every alpha and every beta, in this order, the last fastest."""
+    """The points of a map: every alpha with every beta with every matrix, in this order, the last fastest.
+
+    Points of one block then share (alpha, beta), so that they settle, and the block is left, at about the same time.
+    """
 
     P: Float[Array, "K K M"]
     alpha: Float[Array, " A"]
@@ -50,17 +53,19 @@ class Grid(eqx.Module):
     def points_per_matrix(self) -> int:
         return self.alpha.size * self.beta.size
 
-    def loops(self, first: Int[Array, ""], index: Int[Array, " S"]) -> tuple[MRS, PolicyBlock]:
-        """The loops of the points `index`, counted from matrix `first`, batch axis last, and where they start."""
-        matrix = first + index // self.points_per_matrix
+    def loops(self, matrices: Int[Array, "2"], index: Int[Array, " S"]) -> tuple[MRS, PolicyBlock]:
+        """The loops of the points `index` over a range of matrices, batch axis last, and where they start."""
+        first, count = matrices
+        matrix = first + index % count
+        cell = index // count
 
         def take(array: Array, at: Array) -> Array:
             return jnp.take(array, at, axis=-1, mode="clip")
 
         loop = MRS(
             take(self.P, matrix),
-            alpha=take(self.alpha, index // self.beta.size % self.alpha.size),
-            beta=take(self.beta, index % self.beta.size),
+            alpha=take(self.alpha, cell // self.beta.size),
+            beta=take(self.beta, cell % self.beta.size),
             lam=jnp.broadcast_to(self.lam, index.shape),
             pi_ref=take(self.pi_ref, matrix),
             pi_0=take(self.pi_0, matrix),
@@ -87,11 +92,11 @@ class Settings(NamedTuple):
     thresholds: RegimeThresholds
 
 
-def _cells(settings: Settings, arguments: tuple[Grid, Int[Array, ""]], index: Int[Array, " S"]) -> Cell:
-    grid, first = arguments
-    loop, policy0 = grid.loops(first, index)
+def _cells(settings: Settings, arguments: tuple[Grid, Int[Array, "2"]], index: Int[Array, " S"]) -> Cell:
+    grid, matrices = arguments
+    loop, policy0 = grid.loops(matrices, index)
     one_round = loop.round()
-    progress, _ = run(one_round, one_round.start(policy0), settings.plan)
+    progress = run_until_standing(one_round, one_round.start(policy0), settings.plan)
     orbit = finish(one_round, progress)
     regime = classify(orbit, settings.thresholds).astype(jnp.int8)
     return Cell(orbit.variance, orbit.entropy, orbit.residual, orbit.rise, orbit.window_variance, regime)
@@ -173,13 +178,14 @@ class MapProblem:
         cells = run_points(
             _cells,
             self.settings,
-            (self.grid, jnp.asarray(first, jnp.int32)),
+            (self.grid, jnp.asarray([first, stop - first], jnp.int32)),
             int(np.prod(shape)),
             size=block_size(K, self.grid.P.dtype.itemsize) if size is None else size,
             devices=devices,
             progress=progress,
         )
-        fields = {name: array.reshape(shape) for name, array in cells._asdict().items()}
+        cells_first = (*self.shape[1:], stop - first)
+        fields = {name: np.moveaxis(x.reshape(cells_first), -1, 0) for name, x in cells._asdict().items()}
         if "contraction_bound" in self.variables():
             A = np.moveaxis(np.asarray(self.grid.P[..., first:stop]), -1, 0) - 0.5
             norms = np.linalg.norm(A, ord=2, axis=(1, 2))[:, None, None]
