@@ -49,8 +49,8 @@ def gradient_optimum(
       dtype (at least 1e-12), times 1 + beta.
     - `max_steps`: gradient steps before `RESULTS.max_steps_reached`.
 
-    Returns an `Optimum`: `.policy`, `.result`, `.residual` (how far the logits are from stationarity: exactly their
-    distance from the optimum for IPO), `.num_steps`.
+    Returns an `Optimum`: `.policy` (NaN where no optimum exists), `.result`, `.residual` (how far the logits are from
+    stationarity: exactly their distance from the optimum for IPO), `.num_steps`.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P, half = jnp.array([[0.5, 0.75], [0.25, 0.5]]), jnp.full(2, 0.5)
@@ -75,7 +75,9 @@ def gradient_optimum(
         return objective.loss(log_ref + beta * scale * y, P, mu, pi_ref, beta=beta) / (2 * curvature)
 
     value_and_grad = jax.value_and_grad(loss)
-    start = jnp.zeros_like(mu) if logits0 is None else (as_float(logits0, P) - log_ref) / beta * jnp.sqrt(mu)
+    start = jnp.zeros_like(mu)
+    if logits0 is not None:
+        start = jnp.where(pi_ref > 0, (as_float(logits0, P) - log_ref) / beta * jnp.sqrt(mu), start)
 
     def residual(gradient: Logits) -> Float[Array, ""]:
         return beta * jnp.max(jnp.abs(gradient * scale))
@@ -101,6 +103,11 @@ def gradient_optimum(
     policy = softmax(log_ref + beta * centred(scale * y))
     result = choose(size <= bound, RESULTS.successful, RESULTS.max_steps_reached)
     result = choose(jnp.isfinite(size), result, RESULTS.lost_finiteness)
+    # Towards an optimum at infinity gradients vanish, too: only the objective can tell.
+    exists = objective.solve_score(P, mu).result != RESULTS.diverging_scores
+    result = choose(exists, result, RESULTS.diverging_scores)
     if throw:
         policy = throw_unless_successful(policy, result)
+    else:
+        policy = jnp.where(exists & jnp.isfinite(size), policy, jnp.nan)
     return Optimum(policy, result, size, count)

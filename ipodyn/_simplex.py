@@ -10,6 +10,9 @@ from ._types import PolicyBlock, as_float
 # Stands for log 0. Finite, so that 0 * log 0 and sums over thousands of rounds stay finite in float32 too, and far
 # below any logit that a policy can hold: exp(LOG_ZERO + anything) is exactly 0.
 LOG_ZERO = -1e30
+# Logits below this belong to excluded responses: no policy inside the simplex gets there (1e9 rounds at beta = 1e4 move
+# a logit by 1e13).
+EXCLUDED = -1e15
 
 
 def log_policy(policy: PolicyBlock) -> PolicyBlock:
