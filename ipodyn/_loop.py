@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from ._objectives import IPO, AbstractObjective, AbstractResponse
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
+from ._results import RESULTS
 from ._simplex import EXCLUDED, LOG_ZERO, log_policy
 from ._types import PolicyBlock, PreferenceBlock, ScalarBlock, as_float
 
@@ -99,9 +100,11 @@ class MRS(eqx.Module):
         return Round(self.alpha, (1 - self.alpha)[None] * log_ref, response)
 
     def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
-        """One round: the policy trained on the data that `policy` samples."""
+        """One round: the policy trained on the data that `policy` samples; NaN where no finite scores exist."""
         one_round = self.round()
-        return one_round(one_round.start(_as_policy(self, policy, "policy"))).policy
+        state = one_round(one_round.start(_as_policy(self, policy, "policy")))
+        failed = one_round.response.result(state.memory) != RESULTS.successful
+        return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
 
 
 class State(eqx.Module):
@@ -146,4 +149,6 @@ def start_policy(loop: MRS, policy0: Float[ArrayLike, "K *batch"] | None) -> Arr
     policy = _as_policy(loop, policy0, "policy0")
     if policy.ndim == 1 and _known(policy):
         check_policy(policy, loop.P.shape[0], name="policy0")
+        if _known(loop.pi_ref) and _known(loop.alpha) and 0 < loop.alpha < 1 and not jnp.any(policy * loop.pi_ref > 0):
+            raise ValueError("`policy0` and `pi_ref` have no response in common: their mixture is zero everywhere.")
     return policy

@@ -239,6 +239,9 @@ class AbstractObjective(eqx.Module):
     ) -> Optimum:
         r"""The minimiser of `loss` with its evidence: \(\pi^* = \mathrm{softmax}(\log\pi_{ref} + \beta\, r(\mu))\).
 
+        Where mu samples a response that pi_ref excludes it is the limit of the minimisers as pi_ref tends to it; `loss`
+        leaves such pairs out.
+
         Arguments as in `loss`. With `throw=False` a failure is data: `result` says what happened and the policy is
         NaN. `residual` is the largest violation of the equations that define the score.
 
