@@ -190,16 +190,17 @@ def _where(condition: BoolBlock, yes: Any, no: Any) -> Any:
     return jax.tree.map(pick, yes, no)
 
 
-def _stands(before: State, after: State) -> BoolBlock:
+def _stands(before: State, after: State, moments: Moments) -> BoolBlock:
     """Whether a whole chunk of rounds moved nothing that could still matter.
 
-    No probability by more than a few roundings (1e-9 in float64), and no logit towards the leading one: near a vertex
-    the policy stands still while a response is on its way back.
+    No probability by more than a few roundings (1e-9 in float64), neither from end to end nor in between (a cycle
+    whose period divides the chunk ends where it began), and no logit towards the leading one: near a vertex the policy
+    stands still while a response is on its way back.
     """
     tolerance = max(1e-9, 2 * float(jnp.finfo(after.policy.dtype).eps))
     moved = jnp.max(jnp.abs(after.policy - before.policy), axis=0)
     risen = jnp.max(after.logits - before.logits, axis=0)  # the leading logit is 0 in both
-    return (moved <= tolerance) & (risen <= STANDING_RISE)
+    return (moved <= tolerance) & (moments.variance() <= tolerance**2) & (risen <= STANDING_RISE)
 
 
 def run(
@@ -243,7 +244,11 @@ def run_until_standing(one_round: Round, state: State, plan: Plan) -> Progress:
         after, moments, _ = run_chunk(one_round, before, plan.chunk)
         state, still, _ = stay(progress, standing)
         mean, squares = _where(standing, (still.mean, still.squares), (moments.mean, moments.squares))
-        return _where(standing, state, after), Moments(still.count, mean, squares), standing | _stands(before, after)
+        return (
+            _where(standing, state, after),
+            Moments(still.count, mean, squares),
+            standing | _stands(before, after, moments),
+        )
 
     def body(carry: tuple[Progress, BoolBlock], opens: Array) -> tuple[tuple[Progress, BoolBlock], None]:
         progress, standing = carry
