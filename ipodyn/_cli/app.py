@@ -23,12 +23,13 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         import ipodyn
 
         print(f"ipodyn {ipodyn.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

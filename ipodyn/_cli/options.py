@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from .errors import CommandError
+from .._preferences import check_policy
+from .errors import CommandError, foreseen
 
 # Help is read by people who know their trainer, not this project: say which way every number points.
 _DATA = "Data (one of these; none of them: a synthetic set)"
@@ -219,13 +220,15 @@ def parse_grid(text: str, name: str) -> np.ndarray:
 
 
 def parse_policy(text: str, K: int) -> np.ndarray:
-    """`P1,P2,...` as K probabilities; the caller checks them."""
+    """`P1,P2,...` as K probabilities that sum to 1."""
     try:
-        return np.array([float(part) for part in text.split(",")])
+        policy = np.array([float(part) for part in text.split(",")])
     except ValueError:
         raise CommandError(
             f"--start is {text!r}: write {K} probabilities with commas between them, such as 0.5,0.3,0.2"
         ) from None
+    with foreseen(ValueError):
+        return check_policy(policy, K, name="--start")
 
 
 def with_default_source(arguments: list[str]) -> list[str]:

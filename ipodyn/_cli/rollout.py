@@ -10,7 +10,7 @@ import numpy as np
 from .. import plot
 from .._loop import MRS
 from .._objectives import DPO, IPO
-from .._preferences import check_alpha, check_beta, check_lam, check_policy
+from .._preferences import check_alpha, check_beta, check_lam
 from .._regimes import Regime, RegimeThresholds, classify
 from .._results import RESULTS
 from .._rollout import rollout
@@ -92,8 +92,7 @@ class RolloutCommand:
     def _start(self, K: int) -> np.ndarray:
         if self.start is None:
             return off_centre(K).astype(self.dtype)
-        with foreseen(ValueError):
-            return check_policy(parse_policy(self.start, K), K, name="--start").astype(self.dtype)
+        return parse_policy(self.start, K).astype(self.dtype)
 
     def _lines(self, preferences: PreferenceSet, P: np.ndarray, start: np.ndarray, orbit, regime: str) -> list[str]:
         K = len(P)

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import pathlib
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
@@ -144,5 +144,5 @@ def write_matrices(path: pathlib.Path, dataset: "xarray.Dataset", preferences: P
             writer.writerow([matrix, preferences.prompts[matrix], members, *kind, *values])
 
 
-def _number(value: float) -> str:
-    return f"{value:.6g}"
+def _number(value: SupportsFloat) -> str:
+    return f"{float(value):.6g}"

@@ -54,8 +54,12 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
 
     Returns a `matplotlib.figure.Figure`. Raises `ValueError` if variables or dims are missing.
 
-    >>> figure = stability_map(dataset)  # doctest: +SKIP
-    >>> figure.savefig("map.png")  # doctest: +SKIP
+    >>> import ipodyn
+    >>> P = ipodyn.problems.three_cycle(0.4)
+    >>> found = ipodyn.stability_map(P, alpha=[0.2, 0.9], beta=[1.0, 6.0], num_steps=100, policy0=[0.5, 0.3, 0.2])
+    >>> figure = ipodyn.plot.stability_map(found)  # then figure.savefig("map.png")
+    >>> "1 preference matrix" in figure.get_suptitle()
+    True
     """
     needed = ["variance", "entropy", "regime"]
     missing = [name for name in needed if name not in dataset]
@@ -131,7 +135,7 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
     shares = _shares(dataset)
     _dominant(panels[0, -1], edges, shares)
     style_axes(panels[0, -1], title="Regime of most matrices (paler: of fewer)")
-    _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0, high=1)
+    _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0.0, high=1.0)
     style_axes(panels[1, -1], title="Share that converges")
     for axes in panels[:, -1]:
         for name in _MINORITIES:
@@ -187,7 +191,7 @@ def _dominant(
 
 def _strength(share: np.ndarray | float) -> np.ndarray:
     """How much colour a share gets: little for the least a majority can have, all for every matrix."""
-    return 0.2 + 0.8 * np.clip((np.asarray(share) - _LEAST) / (1 - _LEAST), 0, 1)
+    return np.asarray(0.2 + 0.8 * np.clip((np.asarray(share) - _LEAST) / (1 - _LEAST), 0, 1))
 
 
 def _median_over_matrices(values: np.ndarray) -> np.ndarray:

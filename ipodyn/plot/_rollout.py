@@ -37,8 +37,9 @@ def rollout(
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=9.0, lam=1.0)
     >>> orbit = ipodyn.rollout(loop, policy0=[0.4, 0.3, 0.3], num_steps=60, save=lambda policy: policy)
-    >>> figure = rollout(orbit.saved, first_round=1)
-    >>> figure.savefig("rollout.png")  # doctest: +SKIP
+    >>> figure = ipodyn.plot.rollout(orbit.saved, first_round=1)  # then figure.savefig("rollout.png")
+    >>> figure.axes[0].get_ylabel()
+    'probability'
     """
     policies = np.asarray(policies, np.float64)
     if policies.ndim != 2 or len(policies) == 0:
@@ -72,7 +73,7 @@ def _draw(
     axes: "matplotlib.axes.Axes", rounds: np.ndarray, policies: np.ndarray, names: list[str], *, last: bool
 ) -> None:
     order = np.argsort(-policies.max(axis=0), kind="stable")
-    named = sorted(order[:_NAMED])
+    named = sorted(int(k) for k in order[:_NAMED])
     for k in order[_NAMED:]:
         axes.plot(rounds, policies[:, k], color="#C8C8C8", linewidth=0.7, zorder=1)
     marker = "o" if len(rounds) <= 60 else None
@@ -82,12 +83,10 @@ def _draw(
     axes.margins(x=0.01)
     light_axes(axes)
     if last:
-        _label_lines(axes, rounds[-1], policies[-1], named, names)
+        _label_lines(axes, policies[-1], named, names)
 
 
-def _label_lines(
-    axes: "matplotlib.axes.Axes", x: float, heights: np.ndarray, named: list[int], names: list[str]
-) -> None:
+def _label_lines(axes: "matplotlib.axes.Axes", heights: np.ndarray, named: list[int], names: list[str]) -> None:
     """Each name at the end of its line, moved apart where lines end together."""
     least = 0.05
     order = sorted(range(len(named)), key=lambda place: heights[named[place]])
