@@ -1,7 +1,9 @@
 """One-shot optima by gradient descent on the logits, the way a trainer finds them."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -9,12 +11,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from ._objectives import AbstractObjective, Optimum
 from ._results import RESULTS, choose, throw_unless_successful
 from ._simplex import centred, log_policy, softmax
-from ._types import Logits, PolicyLike, PreferenceLike, ScalarLike, as_float
+from ._types import Logits, Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
 
 if TYPE_CHECKING:
     import optax
 
 
+@functools.cache  # one object, so that one compilation serves every call
 def default_optimiser() -> "optax.GradientTransformationExtraArgs":
     """L-BFGS with unit steps: the coordinates make the curvature at most 1, so no line search is needed."""
     import optax
@@ -58,13 +61,35 @@ def gradient_optimum(
     >>> round(float(jnp.log(found.policy[0] / found.policy[1])), 6)
     1.0
     """
-    import optax
-
     P = as_float(P)
     mu, pi_ref, beta = as_float(mu, P), as_float(pi_ref, P), as_float(beta, P)
     eps = float(jnp.finfo(P.dtype).eps)
     bound = jnp.asarray(max(1e-12, 16 * eps), P.dtype) * (1 + beta) if tolerance is None else as_float(tolerance, P)
-    solver = optax.with_extra_args_support(default_optimiser() if optimiser is None else optimiser)
+    start = jnp.zeros_like(mu)
+    if logits0 is not None:
+        start = jnp.where(pi_ref > 0, (as_float(logits0, P) - log_policy(pi_ref)) / beta * jnp.sqrt(mu), start)
+    chosen = default_optimiser() if optimiser is None else optimiser
+    found = _descend(objective, P, mu, pi_ref, beta, chosen, start, bound, max_steps)
+    if not throw:
+        return found
+    return eqx.tree_at(lambda o: o.policy, found, throw_unless_successful(found.policy, found.result))
+
+
+@eqx.filter_jit
+def _descend(
+    objective: AbstractObjective,
+    P: Preference,
+    mu: Policy,
+    pi_ref: Policy,
+    beta: Scalar,
+    optimiser: "optax.GradientTransformation",
+    start: Logits,
+    bound: Scalar,
+    max_steps: int,
+) -> Optimum:
+    import optax
+
+    solver = optax.with_extra_args_support(optimiser)
     sampled = mu > 0
     scale = jnp.where(sampled, 1 / jnp.sqrt(jnp.where(sampled, mu, 1.0)), 0.0)
     log_ref = log_policy(pi_ref)
@@ -75,9 +100,6 @@ def gradient_optimum(
         return objective.loss(log_ref + beta * scale * y, P, mu, pi_ref, beta=beta) / (2 * curvature)
 
     value_and_grad = jax.value_and_grad(loss)
-    start = jnp.zeros_like(mu)
-    if logits0 is not None:
-        start = jnp.where(pi_ref > 0, (as_float(logits0, P) - log_ref) / beta * jnp.sqrt(mu), start)
 
     def residual(gradient: Logits) -> Float[Array, ""]:
         return beta * jnp.max(jnp.abs(gradient * scale))
@@ -106,8 +128,5 @@ def gradient_optimum(
     # Towards an optimum at infinity gradients vanish, too: only the objective can tell.
     exists = objective.solve_score(P, mu).result != RESULTS.diverging_scores
     result = choose(exists, result, RESULTS.diverging_scores)
-    if throw:
-        policy = throw_unless_successful(policy, result)
-    else:
-        policy = jnp.where(exists & jnp.isfinite(size), policy, jnp.nan)
+    policy = jnp.where(exists & jnp.isfinite(size), policy, jnp.nan)
     return Optimum(policy, result, size, count)

@@ -101,10 +101,7 @@ class MRS(eqx.Module):
 
     def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
         """One round: the policy trained on the data that `policy` samples; NaN where no finite scores exist."""
-        one_round = self.round()
-        state = one_round(one_round.start(_as_policy(self, policy, "policy")))
-        failed = one_round.response.result(state.memory) != RESULTS.successful
-        return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
+        return _next_policy(self, _as_policy(self, policy, "policy"))
 
 
 class State(eqx.Module):
@@ -133,6 +130,14 @@ class Round(eqx.Module):
         logits = jnp.where(logits < EXCLUDED, LOG_ZERO, logits)
         weights = jnp.exp(logits)
         return State(logits, weights / jnp.sum(weights, axis=0, keepdims=True), memory)
+
+
+@eqx.filter_jit
+def _next_policy(loop: MRS, policy: PolicyBlock) -> PolicyBlock:
+    one_round = loop.round()
+    state = one_round(one_round.start(policy))
+    failed = one_round.response.result(state.memory) != RESULTS.successful
+    return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
 
 
 def _as_policy(loop: MRS, policy: Float[ArrayLike, "..."], name: str) -> Array:

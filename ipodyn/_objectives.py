@@ -195,7 +195,7 @@ class AbstractObjective(eqx.Module):
         [1.0, 0.0, -1.0]
         """
         P, mu = _prepare(P, mu)
-        solution = self.solve_score(P, mu)
+        solution = _solve_score(self, P, mu)
         if throw:
             return throw_unless_successful(solution.score, solution.result)
         return jnp.where(solution.result == RESULTS.successful, solution.score, jnp.nan)
@@ -253,7 +253,7 @@ class AbstractObjective(eqx.Module):
         True
         """
         P, mu, pi_ref = _prepare(P, mu, pi_ref)
-        solution = self.solve_score(P, mu)
+        solution = _solve_score(self, P, mu)
         ok = solution.result == RESULTS.successful
         score = jnp.where(ok, solution.score, 0.0)
         policy = softmax(log_policy(pi_ref) + as_float(beta, P) * score)
@@ -282,6 +282,12 @@ class AbstractObjective(eqx.Module):
         1.0
         """
         return self.solve(P, mu, pi_ref, beta=beta, throw=throw).policy
+
+
+@eqx.filter_jit
+def _solve_score(objective: AbstractObjective, P: PreferenceBlock, mu: PolicyBlock) -> ScoreSolution:
+    """Compiled once: without it every call outside `jit` would compile its loops anew."""
+    return objective.solve_score(P, mu)
 
 
 class IPO(AbstractObjective):

@@ -96,7 +96,9 @@ def test_loss_is_the_expected_pair_loss(rng, objective):
     P, mu, pi_ref, beta, z = (x[0] for x in instances(rng, 1, 5))
     single = jax.jit(lambda w, l: ipodyn.pair_loss(objective, z, w, l, pi_ref, beta=beta))
     total = sum(
-        mu[i] * mu[j] * (P[i, j] * single(np.array([i]), np.array([j])) + P[j, i] * single(np.array([j]), np.array([i])))
+        mu[i]
+        * mu[j]
+        * (P[i, j] * single(np.array([i]), np.array([j])) + P[j, i] * single(np.array([j]), np.array([i])))
         for i in range(5)
         for j in range(5)
     )

@@ -1,0 +1,152 @@
+"""Regimes of hand-made orbits, and of loops whose behaviour a theorem settles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ipodyn
+from ipodyn import Regime
+
+
+def orbit(**changes):
+    """An orbit over four responses at rest in the middle, float64, changed as told."""
+    fields = {
+        "final": jnp.full(4, 0.25),
+        "mean": jnp.full(4, 0.25),
+        "variance": 0.0,
+        "window_variance": 0.0,
+        "previous_variance": 0.0,
+        "window_shift": 0.0,
+        "entropy": np.log(4),
+        "residual": 0.0,
+        "rise": 0.0,
+        "saved": None,
+        "result": ipodyn.RESULTS.successful,
+    } | changes
+    keep = ("final", "mean", "saved", "result")
+    return ipodyn.Orbit(**{k: v if k in keep else jnp.asarray(v, jnp.float64) for k, v in fields.items()})
+
+
+MOVING = {"residual": 0.1, "window_variance": 0.1, "previous_variance": 0.1, "window_shift": 1e-4}
+HAND_MADE = [
+    ("converges", {}),
+    ("converges", {"residual": 0.9e-8}),
+    ("converges", {"entropy": 0.06 * np.log(4)}),
+    ("collapses", {"entropy": 0.04 * np.log(4)}),
+    ("collapses", {"entropy": 0.0, "rise": -3.0}),
+    ("oscillates", MOVING),
+    ("oscillates", MOVING | {"entropy": 0.0}),  # seen near a vertex, but moving
+    ("oscillates", MOVING | {"previous_variance": 0.11}),
+    ("unresolved", MOVING | {"previous_variance": 0.12}),  # dying out
+    ("unresolved", MOVING | {"window_variance": 1e-7, "previous_variance": 1e-7}),  # too small to tell
+    ("unresolved", MOVING | {"window_shift": 0.2}),  # drifting
+    ("unresolved", MOVING | {"window_shift": np.inf}),  # no window before to compare with
+    ("unresolved", {"residual": 2e-8}),
+    ("unresolved", {"rise": 2e-3}),  # stands still near a vertex, on its way back
+    ("unresolved", {"entropy": 0.0, "rise": 2e-3}),
+    ("unresolved", {"result": ipodyn.RESULTS.diverging_scores}),
+    ("unresolved", dict.fromkeys(["residual", "rise", "entropy", "window_variance"], np.nan)),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), HAND_MADE)
+def test_hand_made(name, changes):
+    assert Regime(int(ipodyn.classify(orbit(**changes)))).name == name
+
+
+def test_thresholds_are_arguments_and_follow_the_dtype():
+    tight, loose = ipodyn.RegimeThresholds(residual=1e-12), ipodyn.RegimeThresholds(residual=1e-2)
+    assert int(ipodyn.classify(orbit(residual=1e-10), tight)) == Regime.unresolved
+    assert int(ipodyn.classify(orbit(residual=1e-3), loose)) == Regime.converges
+    share = ipodyn.RegimeThresholds(collapse_share=0.5)
+    assert int(ipodyn.classify(orbit(entropy=0.4 * np.log(4)), share)) == Regime.collapses
+    assert ipodyn.RegimeThresholds().residual_for(jnp.dtype("float64")) == 1e-8
+    assert ipodyn.RegimeThresholds().residual_for(jnp.dtype("float32")) == pytest.approx(100 * 2.0**-23)
+
+
+def regimes(P, starts, *, alpha, beta, lam, num_steps=3000):
+    """Names of the regimes of many loops; each argument has a leading axis or is one for all."""
+    count = len(starts)
+    P = jnp.broadcast_to(P, (count, *jnp.shape(P)[-2:]))
+    alpha, beta, lam = (jnp.broadcast_to(jnp.asarray(x, P.dtype), count) for x in (alpha, beta, lam))
+
+    def one(P, start, alpha, beta, lam):
+        loop = ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam)
+        found = ipodyn.rollout(loop, start, num_steps=num_steps)
+        return ipodyn.classify(found), found.variance
+
+    codes, variance = jax.jit(jax.vmap(one))(P, jnp.asarray(starts, P.dtype), alpha, beta, lam)
+    return [Regime(int(code)).name for code in codes], np.asarray(variance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_contractions_converge(rng, dtype):
+    """F1: alpha + beta lam ||A|| / 2 < 1."""
+    upper = np.triu(rng.uniform(size=(40, 4, 4)), 1)
+    P = upper + np.tril(1 - upper.swapaxes(1, 2), -1) + np.eye(4) / 2
+    alpha = rng.uniform(0, 0.9, 40)
+    lam = rng.uniform(0.1, 1, 40)
+    beta = 2 * 0.98 * (1 - alpha) / lam / np.linalg.norm(P - 0.5, 2, axis=(1, 2))
+    starts = rng.dirichlet(np.ones(4), 40)
+    names, _ = regimes(P.astype(dtype), starts.astype(dtype), alpha=alpha, beta=beta, lam=lam)
+    assert set(names) == {"converges"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_three_cycle_oscillates_exactly_where_theory_says(rng, dtype):
+    """F2: the uniform fixed point is unstable iff alpha^2 + (a beta lam)^2 / 3 > 1; starts near it, on either side."""
+    alpha = np.repeat([0.3, 0.7, 0.9], 10)
+    lam = rng.uniform(0.5, 1, 30)
+    radius = np.tile(np.r_[np.linspace(0.93, 0.985, 5), np.linspace(1.03, 1.3, 5)], 3)
+    beta = np.sqrt(3 * (radius**2 - alpha**2)) / (0.4 * lam)
+    starts = np.tile(np.array([0.35, 0.33, 0.32]), (30, 1))
+    P = np.asarray(ipodyn.problems.three_cycle(0.4)).astype(dtype)
+    names, _ = regimes(P, starts.astype(dtype), alpha=alpha, beta=beta, lam=lam)
+    assert names == ["converges" if r < 1 else "oscillates" for r in radius]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_strict_order_collapses_at_alpha_one_and_stays_inside_below(rng, dtype):
+    """F3: with the reference at the last policy a strict order takes over; with a fixed one the optimum is interior."""
+    keys = jax.random.split(jax.random.key(3), 20)
+    P = np.asarray(jax.vmap(lambda key: ipodyn.problems.strongly_transitive(key, 4))(keys)).astype(dtype)
+    gaps = np.diff(np.sort(P.mean(axis=2), axis=1), axis=1)[:, -1]
+    starts = rng.dirichlet(np.full(4, 3.0), 20).astype(dtype)
+    # the lead grows by about beta times a row gap a round: 3,000 rounds give all of them 60 nats
+    beta = np.maximum(1, 0.1 / gaps)
+    names, _ = regimes(P, starts, alpha=1.0, beta=beta, lam=0.7)
+    assert set(names) == {"collapses"}
+    names, _ = regimes(P, starts, alpha=0.5, beta=0.5, lam=0.7)
+    assert set(names) == {"converges"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("num_steps", [300, 1000, 3000])
+def test_heteroclinic_cycle_never_counts_as_settled(rng, dtype, num_steps):
+    """A three-cycle at alpha = 1 visits vertices for ever longer: the policy stands still there, the loop does not."""
+    starts = rng.dirichlet(np.ones(3), 60).astype(dtype)
+    P = np.asarray(ipodyn.problems.three_cycle(0.3)).astype(dtype)
+    names, variance = regimes(P, starts, alpha=1.0, beta=np.geomspace(0.3, 30, 60), lam=1.0, num_steps=num_steps)
+    assert set(names) <= {"oscillates", "unresolved"}
+    assert (variance > 1e-6).all()
+
+
+def test_vertices_are_saddles_of_the_heteroclinic_cycle():
+    """Started next to a vertex, long before the way back shows in any probability."""
+    P = ipodyn.problems.three_cycle(0.3)
+    names, _ = regimes(P, [[1 - 2e-13, 1e-13, 1e-13]] * 4, alpha=1.0, beta=[0.1, 0.3, 1, 3], lam=1.0, num_steps=10)
+    assert set(names) == {"unresolved"}
+
+
+def test_slow_drift_is_unresolved():
+    """Off-policy at alpha = 1 logits move at a constant pace: slow enough, and it is neither at rest nor a cycle."""
+    P = ipodyn.problems.bradley_terry(jnp.array([0.5, 0.0, -0.5]))
+    names, _ = regimes(P, [[0.2, 0.3, 0.5]] * 3, alpha=1.0, beta=[0.003, 0.01, 0.03], lam=0.0, num_steps=300)
+    assert names == ["unresolved"] * 3
+
+
+def test_too_short_to_compare_windows_is_unresolved():
+    loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.9, beta=8.0, lam=1.0)
+    found = ipodyn.rollout(loop, [0.6, 0.3, 0.1], num_steps=60, window=60)
+    assert Regime(int(ipodyn.classify(found))).name == "unresolved"
