@@ -33,7 +33,7 @@ MAP = {
     "unknown problem": (["--problem", "triangle"], "choose three_cycle, cycle"),
     "even cycle": (["--problem", "cycle", "--group", "4"], "4"),
     "strength too large": (["--problem", "cycle", "--strength", "0.7"], "--strength is 0.7"),
-    "no matrix of the kind": (["--problem", "strongly_transitive", "--kind", "cyclic"], "is of --kind cyclic"),
+    "no matrix of the kind": (["--problem", "three_cycle", "--kind", "st"], "is of --kind st"),
     "no limit": (["--limit", "0"], "--limit is 0"),
     "hub without such a file": (["--helpsteer", "{}/absent.jsonl"], "no such file"),
     "beta zero": (["--beta", "0:5:4"], "`--beta` entry 0 is 0.0"),

@@ -64,7 +64,6 @@ def test_map_shows_mean_and_spread_over_matrices(rng):
         np.testing.assert_allclose(heat(titled(figure, f"Mean {what}")), values.mean(0).T)
         np.testing.assert_allclose(heat(titled(figure, f"Spread of {what}")), values.std(0).T)
     np.testing.assert_allclose(heat(titled(figure, "Share that converges")), np.mean(data.regime.values == 0, axis=0).T)
-    drawn(figure)
 
 
 def test_boundaries_lie_where_they_should(rng):

@@ -147,6 +147,11 @@ def _what_the_parser_says(error: Exception) -> str:
     return error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def _say_stopped(message: str) -> None:
+    after_echo = "\n" if sys.stderr.isatty() else ""  # a terminal has just printed ^C
+    print(f"{after_echo}ipodyn: {message}", file=sys.stderr)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command line, without the set-up of a process: the exit code; messages go to stderr, one line each."""
     try:
@@ -155,14 +160,14 @@ def run(arguments: list[str]) -> int:
         print(f"ipodyn: {one_line(str(error))}", file=sys.stderr)
         return 2
     except Stopped as stop:
-        print(f"\nipodyn: {one_line(str(stop))}", file=sys.stderr)
+        _say_stopped(one_line(str(stop)))
         return 130
     except (KeyboardInterrupt, typer.Abort):
-        print("\nipodyn: stopped", file=sys.stderr)
+        _say_stopped("stopped")
         return 130
     except _PARSER_ERRORS as error:
         print(f"ipodyn: {one_line(_what_the_parser_says(error))} See ipodyn --help.", file=sys.stderr)
         return 2
     if code == 130:  # the option parser turns Ctrl-C into an exit code
-        print("\nipodyn: stopped", file=sys.stderr)
+        _say_stopped("stopped")
     return code if isinstance(code, int) else 0
