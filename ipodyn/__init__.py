@@ -6,6 +6,8 @@ from . import data as data
 from . import plot as plot
 from . import problems as problems
 from ._cpu import configure_cpu as configure_cpu
+from ._fixed_point import FixedPoint as FixedPoint
+from ._fixed_point import fixed_point as fixed_point
 from ._gradient_optimum import gradient_optimum as gradient_optimum
 from ._loop import MRS as MRS
 from ._objectives import DPO as DPO

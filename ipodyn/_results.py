@@ -24,6 +24,14 @@ class RESULTS(eqx.Enumeration):
         "rest, so the comparison graph {(i, j): P[i, j] > 0} is not strongly connected. Move the entries 0 and 1 of "
         "`P` inside (0, 1), for example by `P = 0.5 + (1 - eps) * (P - 0.5)`, or drop those responses."
     )
+    no_fixed_point = (
+        "With alpha = 1 the reference follows the policy all the way: nothing anchors the loop, and in general it has "
+        "no fixed point inside the simplex. Take alpha < 1, or use `rollout` to see where it goes."
+    )
+    infeasible = (
+        "No value inside the bounds meets the conditions. Widen the bounds, allow a larger radius or a lower entropy, or "
+        "ask it of a smaller share of the matrices."
+    )
     lost_finiteness = (
         "The iterates left the finite numbers: the step is too large for this problem. Lower the optimiser's "
         "learning rate, or use `objective.optimum`, which needs none."

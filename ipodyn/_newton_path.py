@@ -1,0 +1,196 @@
+r"""Newton's method along the path of fixed points from weak to full preference signal.
+
+With w = log pi up to a constant, the fixed points of a loop with alpha < 1 solve
+
+    w = log pi_ref + share * pull(softmax(w)),     pull = response / (1 - alpha),
+
+at share = 1; at share = 0 the solution is pi_ref. For IPO each share has exactly one solution: the path has no folds.
+Written for w, the equation neither over- nor underflows and excludes no vertex.
+
+Everything is seen in the local geometry of the solution: vectors are centred by the policy (pi @ x = 0), and
+X = (1 - 1 pi^T) pull' S(pi), with S the softmax Jacobian, is what the derivative of the pull does to them. For IPO,
+X = H diag(pi) with H skew and H pi = 0, so 1 - share * X is the identity plus a skew map in the inner product
+weighted by pi: always invertible, and no longer a step than its residual, however strong the signal. Batch axes behind.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._linear import UNROLLED_UP_TO, solve
+from ._objectives import AbstractResponse, LinearResponse
+from ._simplex import matvec
+from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+
+
+def policy_centred(x: PolicyBlock, policy: PolicyBlock) -> PolicyBlock:
+    """`x` minus its mean under the policy."""
+    return x - jnp.sum(policy * x, axis=0, keepdims=True)
+
+
+class Pull(eqx.Module):
+    """`response / (1 - alpha)`, its value and derivative X at a policy; responses that pi_ref excludes feel none."""
+
+    response: AbstractResponse
+    rate: ScalarBlock
+    inside: Any  # bool (K, *batch): which responses pi_ref allows
+    is_linear: bool = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, response: AbstractResponse, rate: ScalarBlock, inside: Any) -> "Pull":
+        if isinstance(response, LinearResponse):
+            response = LinearResponse(response.drive * rate[None], response.gain * rate[None, None])
+            return cls(response, rate, inside, True)
+        return cls(response, rate, inside, False)
+
+    def init(self) -> Any:
+        return self.response.init()
+
+    def value_and_slope(self, policy: PolicyBlock, memory: Any) -> tuple[PolicyBlock, PreferenceBlock, Any]:
+        """The pull, X, and the memory for the next call."""
+        if isinstance(self.response, LinearResponse):
+            on_policy = matvec(self.response.gain, policy)
+            H = self.response.gain - on_policy[:, None] + on_policy[None]
+            value = self.response.drive + on_policy
+            return jnp.where(self.inside, value, 0.0), H * policy[None], memory
+        value, memory_after = self.response(policy, memory)
+        eye = jnp.eye(policy.shape[0], dtype=policy.dtype).reshape((*2 * policy.shape[:1], *(1,) * (policy.ndim - 1)))
+        directions = policy[None] * (eye - policy[:, None])  # column j is S(pi) e_j
+
+        def along(direction: PolicyBlock) -> PolicyBlock:
+            return jax.jvp(lambda p: self.response(p, memory)[0], (policy,), (direction,))[1]
+
+        columns = jax.vmap(along, in_axes=1, out_axes=1)(directions) * self.rate[None, None]
+        slope = columns - jnp.sum(policy[:, None] * columns, axis=0, keepdims=True)
+        return jnp.where(self.inside, value * self.rate[None], 0.0), slope, memory_after
+
+    def solve(
+        self, slope: PreferenceBlock, share: ScalarBlock, rhs: Float[Array, "K columns *batch"]
+    ) -> Float[Array, "K columns *batch"]:
+        """`x` with (1 - share * X) x = rhs, for several right-hand sides."""
+        K = rhs.shape[0]
+        X = slope * share[None, None]
+        if self.is_linear and K <= 4:
+            # X has one pair of eigenvalues, +-i omega (none for K = 2): X^3 = -omega^2 X gives the inverse.
+            omega_squared = -0.5 * jnp.sum(X * jnp.swapaxes(X, 0, 1), axis=(0, 1))
+            columns = [rhs[:, c] for c in range(rhs.shape[1])]
+            once = [matvec(X, x) for x in columns]
+            solved = [x + (y + matvec(X, y)) / (1 + omega_squared)[None] for x, y in zip(columns, once, strict=True)]
+            return jnp.stack(solved, axis=1)
+        eye = jnp.eye(K, dtype=X.dtype).reshape((K, K) + (1,) * (X.ndim - 2))
+        matrix = eye - X
+        if self.is_linear and K <= UNROLLED_UP_TO:
+            return solve(matrix[:, :, None], rhs)
+        front = jnp.moveaxis(matrix, (0, 1), (-2, -1))
+        return jnp.moveaxis(jnp.linalg.solve(front, jnp.moveaxis(rhs, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+
+
+class Settled(NamedTuple):
+    """Where the path ended: log pi with maximum 0, an estimate of the error of pi, the steps, and whether they did."""
+
+    logits: PolicyBlock
+    error: ScalarBlock
+    num_steps: IntBlock
+    converged: BoolBlock
+
+
+class _Walk(NamedTuple):
+    """The state of the walk; `reach` is the longest step in units of log pi, `since` the steps since the last start."""
+
+    logits: PolicyBlock
+    share: ScalarBlock
+    memory: Any
+    reach: ScalarBlock
+    since: IntBlock
+    done: BoolBlock
+    count: IntBlock
+
+
+FIRST_REACH = 2.0
+
+
+def _softmax(logits: PolicyBlock) -> PolicyBlock:
+    weights = jnp.exp(logits)
+    return weights / jnp.sum(weights, axis=0, keepdims=True)
+
+
+def _topped(logits: PolicyBlock) -> PolicyBlock:
+    return logits - jnp.max(logits, axis=0, keepdims=True)
+
+
+def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
+    """One Newton step, stretched along the path as far as its linear model can be trusted."""
+    eps = float(jnp.finfo(log_ref.dtype).eps)
+    tiny = float(jnp.finfo(log_ref.dtype).tiny)
+    logits, share = walk.logits, walk.share
+    policy = _softmax(logits)
+    value, slope, memory = pull.value_and_slope(policy, walk.memory)
+    miss = jnp.where(pull.inside, log_ref - logits, 0.0) + share[None] * value
+    rhs = jnp.stack([policy_centred(miss, policy), policy_centred(value, policy)], axis=1)
+    moves = pull.solve(slope, share, rhs)
+    newton = jnp.where(pull.inside, policy_centred(moves[:, 0], policy), 0.0)
+    along = jnp.where(pull.inside, policy_centred(moves[:, 1], policy), 0.0)
+
+    # The model is the softmax made linear. It holds while the responses that carry the mass move by less than `reach`,
+    # and the others rise by less, or stay small; how far a rare response falls does not matter.
+    log_mass = logits - jnp.log(jnp.sum(jnp.exp(logits), axis=0, keepdims=True))
+    rise = jnp.maximum(walk.reach[None], -3.0 - log_mass)
+
+    def trusted(move: PolicyBlock) -> ScalarBlock:
+        length = jnp.sqrt(jnp.sum(policy * move**2, axis=0))
+        return 1 / jnp.maximum(jnp.maximum(length / walk.reach, jnp.max(move / rise, axis=0)), tiny)
+
+    trust = trusted(newton)
+    # Go on along the path only from where Newton converges, with the share of the trust that its step leaves.
+    stretch = jnp.where(trust >= 2, trusted(along) * (1 - 1 / jnp.maximum(trust, 2.0)), 0.0)
+    arrives = stretch >= 1 - share
+    stretch = jnp.where(arrives, 1 - share, stretch)
+    moved = logits + jnp.minimum(trust, 1.0)[None] * newton + stretch[None] * along
+    share_after = jnp.where(arrives, 1.0, share + stretch)
+
+    length = jnp.sqrt(jnp.sum(policy * newton**2, axis=0))
+    settled = jnp.all((newton < 0.1) | (log_mass + newton < jnp.log(eps)), axis=0)
+    # A step of size sqrt(eps) leaves an error of order eps.
+    done = (share == 1) & (trust >= 1) & (length <= jnp.sqrt(eps)) & settled
+
+    # Rarely (one in ten thousand at share * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
+    again = ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.all(jnp.isfinite(moved), axis=0))
+    moved = jnp.where(again[None], log_ref, moved)
+    share_after = jnp.where(again, 0.0, share_after)
+    reach = jnp.where(again, 0.7 * walk.reach, walk.reach)
+    since = jnp.where(again, 0, walk.since + 1)
+
+    def kept(old: Any, new: Any) -> Any:  # a case that is done keeps its value: no result depends on its neighbours
+        return jax.tree.map(lambda a, b: jnp.where(walk.done[(None,) * (a.ndim - walk.done.ndim)], a, b), old, new)
+
+    return _Walk(
+        kept(logits, _topped(moved)),
+        kept(share, share_after),
+        kept(walk.memory, memory),
+        kept(walk.reach, reach),
+        kept(walk.since, since),
+        walk.done | done,
+        walk.count + (~walk.done).astype(jnp.int32),
+    )
+
+
+def follow(pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_steps: int) -> Settled:
+    """The solution at share 1. `start`, logits near it, saves the path; where Newton fails from there, it is taken."""
+    log_ref = _topped(log_ref)
+    zero = jnp.zeros(log_ref.shape[1:], log_ref.dtype)
+    count = jnp.zeros(log_ref.shape[1:], jnp.int32)
+    begin = log_ref if start is None else jnp.where(pull.inside, _topped(start), log_ref)
+    share = zero if start is None else zero + 1
+    walk = _Walk(begin, share, pull.init(), zero + FIRST_REACH, count, jnp.zeros(zero.shape, bool), count)
+    walk = jax.lax.while_loop(
+        lambda walk: jnp.any(~walk.done & (walk.count < max_steps)), lambda walk: _step(pull, log_ref, walk), walk
+    )
+    policy = _softmax(walk.logits)
+    value, slope, _ = pull.value_and_slope(policy, walk.memory)
+    miss = jnp.where(pull.inside, log_ref - walk.logits, 0.0) + value
+    newton = pull.solve(slope, jnp.ones_like(zero), policy_centred(miss, policy)[:, None])[:, 0]
+    error = jnp.max(policy * jnp.abs(policy_centred(newton, policy)), axis=0)
+    return Settled(walk.logits, error, walk.count, walk.done)
