@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 POINTS_PER_REGION = 1 << 18
+SCRATCH = ".unfinished-"  # what a killed process may leave behind under such a name is nobody's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def fingerprint(problem: MapProblem) -> str:
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     """Written under another name and renamed, so that a reader never sees half of it."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    scratch = path.with_name(f"{SCRATCH}{path.name}.{uuid.uuid4().hex}")
     with open(scratch, "w") as file:
         json.dump(content, file, indent=2)
         file.flush()
@@ -99,12 +100,14 @@ class Store:
             store._check_same(run_file, manifest)
         elif folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; name a folder for the outputs.")
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(not path.name.startswith(SCRATCH) for path in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no run of ipodyn; name another folder for the outputs.")
-        (folder / "regions").mkdir(parents=True, exist_ok=True)
-        store._create_arrays()
+        # The manifest comes first: whenever the process dies, the folder is either empty or known to be this run's.
+        folder.mkdir(parents=True, exist_ok=True)
         if not run_file.exists():
             _write_json(run_file, manifest)
+        (folder / "regions").mkdir(exist_ok=True)
+        store._create_arrays()
         return store
 
     def _check_same(self, run_file: pathlib.Path, manifest: Mapping[str, Any]) -> None:
@@ -126,7 +129,7 @@ class Store:
             return
         import zarr
 
-        scratch = self.folder / f".map.{uuid.uuid4().hex}.zarr"
+        scratch = self.folder / f"{SCRATCH}map.{uuid.uuid4().hex}.zarr"
         group = zarr.create_group(scratch, attributes=_plain(self.problem.attributes()))
         dimensions = ("matrix", "alpha", "beta")
         for name, dtype in self.problem.variables().items():
