@@ -223,13 +223,15 @@ def run(
     return progress, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
 
-def run_until_standing(one_round: Round, state: State, plan: Plan) -> Progress:
+def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: BoolBlock | None = None) -> Progress:
     """All rounds of the plan, without computing those after which nothing moves any more.
 
     A trajectory that stood still for a chunk keeps its policy, and its remaining sums are added as what they are; a
-    block whose trajectories all stand is left. What a trajectory gets does not depend on its block.
+    block whose trajectories all stand is left. What a trajectory gets does not depend on its block. `unstable` marks
+    loops whose fixed point is known to be unstable: one that starts on it stands still only until rounding moves it.
     """
     progress = Progress.begin(state)
+    may_stand = jnp.ones(state.policy.shape[1:], bool) if unstable is None else ~unstable
     if plan.odd:
         state, moments, _ = run_chunk(one_round, state, plan.odd)
         progress = progress.extend(state, moments, jnp.asarray(False))
@@ -247,7 +249,7 @@ def run_until_standing(one_round: Round, state: State, plan: Plan) -> Progress:
         return (
             _where(standing, state, after),
             Moments(still.count, mean, squares),
-            standing | _stands(before, after, moments),
+            standing | (_stands(before, after, moments) & may_stand),
         )
 
     def body(carry: tuple[Progress, BoolBlock], opens: Array) -> tuple[tuple[Progress, BoolBlock], None]:
