@@ -30,8 +30,13 @@ from ._regimes import classify as classify
 from ._results import RESULTS as RESULTS
 from ._rollout import Orbit as Orbit
 from ._rollout import rollout as rollout
+from ._safe_region import SafeRegion as SafeRegion
+from ._safe_region import safe_region as safe_region
 from ._simplex import entropy as entropy
 from ._simplex import kl_divergence as kl_divergence
+from ._stability import Stability as Stability
+from ._stability import contraction_bound as contraction_bound
+from ._stability import stability as stability
 from ._stability_map import stability_map as stability_map
 from ._structure import StrongOrder as StrongOrder
 from ._structure import Transitivity as Transitivity
@@ -41,5 +46,8 @@ from ._structure import smith_set as smith_set
 from ._structure import strong_order as strong_order
 from ._structure import transitivity as transitivity
 from ._structure import weak_condorcet_winners as weak_condorcet_winners
+from ._sweep import sweep as sweep
+from ._tune import Tuned as Tuned
+from ._tune import tune as tune
 
 __version__ = _metadata.version("ipodyn")

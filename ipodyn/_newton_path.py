@@ -13,6 +13,7 @@ X = H diag(pi) with H skew and H pi = 0, so 1 - share * X is the identity plus a
 weighted by pi: always invertible, and no longer a step than its residual, however strong the signal. Batch axes behind.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -26,9 +27,22 @@ from ._simplex import matvec
 from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
 
 
+def _fold(combine: Any, reduce: Any, x: PolicyBlock) -> ScalarBlock:
+    """A reduction over the responses; for few of them an expression of its rows, which fuses with what surrounds it."""
+    return functools.reduce(combine, list(x)) if x.shape[0] <= 16 else reduce(x, axis=0)
+
+
+def _sum(x: PolicyBlock) -> ScalarBlock:
+    return _fold(jnp.add, jnp.sum, x)
+
+
+def _max(x: PolicyBlock) -> ScalarBlock:
+    return _fold(jnp.maximum, jnp.max, x)
+
+
 def policy_centred(x: PolicyBlock, policy: PolicyBlock) -> PolicyBlock:
     """`x` minus its mean under the policy."""
-    return x - jnp.sum(policy * x, axis=0, keepdims=True)
+    return x - _sum(policy * x)[None]
 
 
 class Pull(eqx.Module):
@@ -75,7 +89,10 @@ class Pull(eqx.Module):
         X = slope * share[None, None]
         if self.is_linear and K <= 4:
             # X has one pair of eigenvalues, +-i omega (none for K = 2): X^3 = -omega^2 X gives the inverse.
-            omega_squared = -0.5 * jnp.sum(X * jnp.swapaxes(X, 0, 1), axis=(0, 1))
+            omega_squared = 0 * X[0, 0]
+            for i in range(K):
+                for j in range(i):
+                    omega_squared = omega_squared - X[i, j] * X[j, i]
             columns = [rhs[:, c] for c in range(rhs.shape[1])]
             once = [matvec(X, x) for x in columns]
             solved = [x + (y + matvec(X, y)) / (1 + omega_squared)[None] for x, y in zip(columns, once, strict=True)]
@@ -114,11 +131,11 @@ FIRST_REACH = 2.0
 
 def _softmax(logits: PolicyBlock) -> PolicyBlock:
     weights = jnp.exp(logits)
-    return weights / jnp.sum(weights, axis=0, keepdims=True)
+    return weights * (1 / _sum(weights))[None]
 
 
 def _topped(logits: PolicyBlock) -> PolicyBlock:
-    return logits - jnp.max(logits, axis=0, keepdims=True)
+    return logits - _max(logits)[None]
 
 
 def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
@@ -131,33 +148,31 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     miss = jnp.where(pull.inside, log_ref - logits, 0.0) + share[None] * value
     rhs = jnp.stack([policy_centred(miss, policy), policy_centred(value, policy)], axis=1)
     moves = pull.solve(slope, share, rhs)
-    newton = jnp.where(pull.inside, policy_centred(moves[:, 0], policy), 0.0)
-    along = jnp.where(pull.inside, policy_centred(moves[:, 1], policy), 0.0)
+    newton = jnp.where(pull.inside, moves[:, 0], 0.0)
+    along = jnp.where(pull.inside, moves[:, 1], 0.0)
 
     # The model is the softmax made linear. It holds while the responses that carry the mass move by less than `reach`,
     # and the others rise by less, or stay small; how far a rare response falls does not matter.
-    log_mass = logits - jnp.log(jnp.sum(jnp.exp(logits), axis=0, keepdims=True))
-    rise = jnp.maximum(walk.reach[None], -3.0 - log_mass)
+    per_rise = 1 / jnp.maximum(walk.reach[None], -3.0 - logits)
 
-    def trusted(move: PolicyBlock) -> ScalarBlock:
-        length = jnp.sqrt(jnp.sum(policy * move**2, axis=0))
-        return 1 / jnp.maximum(jnp.maximum(length / walk.reach, jnp.max(move / rise, axis=0)), tiny)
+    def trusted(move: PolicyBlock) -> tuple[ScalarBlock, ScalarBlock]:
+        length = jnp.sqrt(_sum(policy * move**2))
+        return 1 / jnp.maximum(jnp.maximum(length / walk.reach, _max(move * per_rise)), tiny), length
 
-    trust = trusted(newton)
+    trust, length = trusted(newton)
     # Go on along the path only from where Newton converges, with the share of the trust that its step leaves.
-    stretch = jnp.where(trust >= 2, trusted(along) * (1 - 1 / jnp.maximum(trust, 2.0)), 0.0)
+    stretch = jnp.where(trust >= 2, trusted(along)[0] * (1 - 1 / jnp.maximum(trust, 2.0)), 0.0)
     arrives = stretch >= 1 - share
     stretch = jnp.where(arrives, 1 - share, stretch)
     moved = logits + jnp.minimum(trust, 1.0)[None] * newton + stretch[None] * along
     share_after = jnp.where(arrives, 1.0, share + stretch)
 
-    length = jnp.sqrt(jnp.sum(policy * newton**2, axis=0))
-    settled = jnp.all((newton < 0.1) | (log_mass + newton < jnp.log(eps)), axis=0)
-    # A step of size sqrt(eps) leaves an error of order eps.
-    done = (share == 1) & (trust >= 1) & (length <= jnp.sqrt(eps)) & settled
+    # A step of size sqrt(eps) leaves an error of order eps, if no rare response is on its way up.
+    rising = _max(jnp.where(logits + newton > jnp.log(eps), newton, 0.0))
+    done = (share == 1) & (trust >= 1) & (length <= jnp.sqrt(eps)) & (rising < 0.1)
 
     # Rarely (one in ten thousand at share * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
-    again = ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.all(jnp.isfinite(moved), axis=0))
+    again = ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.isfinite(_sum(moved)))
     moved = jnp.where(again[None], log_ref, moved)
     share_after = jnp.where(again, 0.0, share_after)
     reach = jnp.where(again, 0.7 * walk.reach, walk.reach)

@@ -1,0 +1,244 @@
+r"""Local stability: the spectrum of one round at a fixed point, on the quotient of logits by constants."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Complex, Float
+
+from ._loop import MRS, start_policy
+from ._newton_path import Pull
+from ._objectives import LinearResponse
+from ._simplex import matvec, tangent_basis
+from ._types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+
+
+class Stability(eqx.Module):
+    """What one round does to small deviations from a fixed point.
+
+    - `eigenvalues` (K-1,), complex: of the Jacobian in logits modulo constants (the same as in policies).
+    - `radius` (): the largest modulus; deviations shrink by it per round. - `margin` (): 1 - radius.
+    - `stable` (): radius < 1. - `omega` (): the largest imaginary part of the eigenvalues divided by beta * lam, for
+      MRS-IPO the norm of S^1/2 A S^1/2, at most half that of A = P - 1/2.
+    - `angle` (): rotation per round in radians, of the eigenvalue that sets the radius, in [0, pi].
+    - `period` (): rounds per turn, 2 pi / angle; inf where nothing turns.
+    """
+
+    eigenvalues: Complex[Array, "modes *batch"]
+    radius: ScalarBlock
+    omega: ScalarBlock
+    angle: ScalarBlock
+
+    @property
+    def margin(self) -> ScalarBlock:
+        return 1 - self.radius
+
+    @property
+    def stable(self) -> BoolBlock:
+        return self.radius < 1
+
+    @property
+    def period(self) -> ScalarBlock:
+        turns = self.angle > 0
+        return jnp.where(turns, 2 * jnp.pi / jnp.where(turns, self.angle, 1.0), jnp.inf)
+
+
+def safe_sqrt(x: Array) -> Array:
+    """`sqrt(max(x, 0))`, with derivative 0 at 0."""
+    inside = x > 0
+    return jnp.where(inside, jnp.sqrt(jnp.where(inside, x, 1.0)), 0.0)
+
+
+def _skew_spectrum(H: PreferenceBlock, policy: PolicyBlock) -> tuple[Array, Array]:
+    """Frequencies of D H D with D = diag(sqrt(policy)), K // 2 of them falling, and y = D v for their eigenvectors v.
+
+    i D H D is Hermitian, so the Hermitian eigen-solver serves, to full accuracy and on every device.
+    """
+    K = H.shape[0]
+    root = safe_sqrt(policy)
+    scaled = jnp.moveaxis(H * root[:, None] * root[None], (0, 1), (-2, -1))
+    values, vectors = jnp.linalg.eigh(jax.lax.complex(jnp.zeros_like(scaled), scaled))
+    order = K - 1 - jnp.arange(K // 2)
+    frequencies = jnp.moveaxis(values[..., order], -1, 0)
+    return frequencies, jnp.moveaxis(vectors[..., order], (-2, -1), (0, 1)) * root[:, None].astype(vectors.dtype)
+
+
+@jax.custom_jvp
+def _squares(H: PreferenceBlock, policy: PolicyBlock) -> Array:
+    """Squared frequencies of D H D, falling, (K // 2, *batch)."""
+    frequencies, _ = _skew_spectrum(H, policy)
+    return jnp.maximum(frequencies, 0) ** 2
+
+
+@_squares.defjvp
+def _squares_jvp(primals, tangents):
+    """d(omega^2) = 2 omega Re(y* i dH y) + 2 sum_i |(H y)_i|^2 dpolicy_i: no division, so no trouble on faces and at 0.
+
+    At a multiple frequency it is a directional derivative along one choice of eigenvectors.
+    """
+    H, policy = primals
+    dH, dpolicy = tangents
+    frequencies, y = _skew_spectrum(H, policy)
+    frequencies = jnp.maximum(frequencies, 0)
+    pushed = jnp.einsum("ij...,jn...->in...", H.astype(y.dtype), y, precision="highest")
+    sizes = pushed.real**2 + pushed.imag**2
+    turned = jnp.einsum("ij...,jn...->in...", dH.astype(y.dtype), y, precision="highest")
+    # y* (i dH y) = sum_i (y_i^r - i y_i^i)(i t_i^r - t_i^i), of which the real part is y^i t^r - y^r t^i
+    turning = jnp.sum(y.imag * turned.real - y.real * turned.imag, axis=0)
+    dsquares = 2 * frequencies * turning + 2 * jnp.sum(sizes * dpolicy[:, None], axis=0)
+    return frequencies**2, dsquares
+
+
+def squared_frequencies(A: PreferenceBlock, policy: PolicyBlock) -> Array:
+    r"""\(\omega_k^2\), k = 1 .. (K - 1) // 2, falling: the spectrum of S^1/2 A S^1/2 is \(\pm i\omega_k\) (and 0).
+
+    With m = A pi and H_ij = A_ij - m_i + m_j this is the spectrum of D H D, D = diag(sqrt(pi)), less the gauge's 0.
+    """
+    K = A.shape[0]
+    count = (K - 1) // 2
+    if count == 0:
+        return jnp.zeros((0, *policy.shape[1:]), policy.dtype)
+    m = matvec(A, policy)
+    H = A - m[:, None] + m[None]
+    if count == 1:  # one pair: half the squared Frobenius norm
+        total = jnp.zeros_like(policy[0])
+        for i in range(K):
+            for j in range(i):
+                total = total + policy[i] * policy[j] * H[i, j] ** 2
+        return total[None]
+    return _squares(H, policy)[:count]
+
+
+def skew_part(P: PreferenceBlock) -> PreferenceBlock:
+    """(P - P.T) / 2: A = P - 1/2, and derivatives in P along skew directions only."""
+    return (P - jnp.swapaxes(P, 0, 1)) / 2
+
+
+def squared_radius(loop: MRS, policy: PolicyBlock) -> ScalarBlock:
+    """rho^2 = alpha^2 + (beta lam omega)^2 for MRS-IPO: smooth wherever the largest frequency is simple."""
+    squares = squared_frequencies(skew_part(loop.P), policy)
+    largest = squares[0] if squares.shape[0] else jnp.zeros_like(loop.alpha)
+    return loop.alpha**2 + (loop.beta * loop.lam) ** 2 * largest
+
+
+def _symmetric_route(loop: MRS, policy: PolicyBlock) -> Stability:
+    squares = squared_frequencies(skew_part(loop.P), policy)
+    gain = loop.beta * loop.lam
+    omegas = safe_sqrt(squares)
+    turning = gain[None] * omegas
+    still = jnp.zeros((policy.shape[0] - 1 - 2 * omegas.shape[0], *gain.shape), policy.dtype)
+    imaginary = jnp.concatenate([turning, -turning, still])
+    omega = omegas[0] if omegas.shape[0] else jnp.zeros_like(gain)
+    largest = squares[0] if squares.shape[0] else jnp.zeros_like(gain)
+    eigenvalues = jax.lax.complex(jnp.broadcast_to(loop.alpha[None], imaginary.shape), imaginary)
+    radius = safe_sqrt(loop.alpha**2 + gain**2 * largest)
+    return Stability(eigenvalues, radius, omega, _angle(loop.alpha, gain * omega))
+
+
+def _angle(real: ScalarBlock, imaginary: ScalarBlock) -> ScalarBlock:
+    """atan2, with value and derivative 0 at the origin."""
+    origin = (real == 0) & (imaginary == 0)
+    return jnp.where(origin, 0.0, jnp.arctan2(imaginary, jnp.where(origin, 1.0, real)))
+
+
+def tangent_jacobian(loop: MRS, policy: PolicyBlock) -> Float[Array, "K-1 K-1 *batch"]:
+    """The Jacobian of one round at `policy`, in logits modulo constants, in the basis `tangent_basis`."""
+    K = policy.shape[0]
+    response = loop.round().response
+    pull = Pull.of(response, jnp.ones_like(loop.alpha), jnp.ones(policy.shape, bool))
+    _, slope, _ = pull.value_and_slope(policy, jax.lax.stop_gradient(pull.init()))
+    Q = tangent_basis(K, policy.dtype)
+    inner = jnp.einsum("ia,ij...,jb->ab...", Q, slope, Q, precision="highest")
+    eye = jnp.eye(K - 1, dtype=policy.dtype).reshape((K - 1, K - 1) + (1,) * (policy.ndim - 1))
+    return loop.alpha[None, None] * eye + inner
+
+
+def _general_route(loop: MRS, policy: PolicyBlock) -> Stability:
+    jacobian = jnp.moveaxis(tangent_jacobian(loop, policy), (0, 1), (-2, -1))
+    eigenvalues = jnp.moveaxis(jnp.linalg.eigvals(jacobian), -1, 0)
+    real, imaginary = jnp.real(eigenvalues), jnp.imag(eigenvalues)
+    moduli = safe_sqrt(real**2 + imaginary**2)
+    lead = jnp.argmax(jax.lax.stop_gradient(moduli), axis=0)[None]
+    radius = jnp.take_along_axis(moduli, lead, axis=0)[0]
+    angle = _angle(jnp.take_along_axis(real, lead, axis=0)[0], jnp.abs(jnp.take_along_axis(imaginary, lead, axis=0)[0]))
+    gain = loop.beta * loop.lam
+    turning = jnp.max(jnp.abs(imaginary), axis=0)
+    omega = jnp.where(gain > 0, turning / jnp.where(gain > 0, gain, 1.0), 0.0)
+    return Stability(eigenvalues, radius, omega, angle)
+
+
+def is_linear(loop: MRS) -> bool:
+    """Whether the score of the loop's objective is linear in the sampling distribution (IPO)."""
+    return isinstance(eqx.filter_eval_shape(lambda loop: loop.round().response, loop), LinearResponse)
+
+
+def solve_stability(loop: MRS, policy: PolicyBlock) -> Stability:
+    """`stability` for a loop whose fields have batch axes behind; compiles nothing by itself."""
+    return _symmetric_route(loop, policy) if is_linear(loop) else _general_route(loop, policy)
+
+
+@eqx.filter_jit
+def _stability(loop: MRS, policy: PolicyBlock) -> Stability:
+    return solve_stability(loop, policy)
+
+
+def stability(loop: MRS, policy: Float[ArrayLike, " K"]) -> Stability:
+    r"""How one round of a loop acts on small deviations from its fixed point `policy`.
+
+    MRS-IPO: the eigenvalues are \(\alpha \pm i\beta\lambda\omega_k\), with \(\pm i\omega_k\) the spectrum of the skew
+    matrix \(S^{1/2} A S^{1/2}\), A = P - 1/2 and S = diag(pi) - pi pi^T, and alpha itself once more if K is even. So
+    \(\rho^2 = \alpha^2 + (\beta\lambda\omega)^2\): the loop loses stability by rotating, never by a jump or a flip. A
+    closed form for K <= 4, a Hermitian eigen-solver above: it runs on every device.
+
+    Other objectives: the Jacobian by forward derivatives on a tangent basis, and a general eigen-solver, which JAX has
+    on CPU only. (MRS-DPO at lam = 1 has eigenvalues alpha + i * real too; below, the real parts differ.)
+
+    - `policy`: shape (K,), from `fixed_point`; the formulas mean nothing elsewhere.
+
+    Returns a `Stability`. Differentiable in the loop and in `policy`; to move the fixed point along, pass
+    `fixed_point(loop).policy`. Where the leading frequency is multiple (or, for other objectives, eigenvalues coincide)
+    the radius has a kink: the derivative is one-sided there, and not finite for a defective Jacobian. Source: theory of
+    Chen et al., arXiv 2602.12180, MRS; the similarity A S ~ S^1/2 A S^1/2.
+
+    >>> import ipodyn
+    >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=6.0, lam=1.0)
+    >>> found = ipodyn.stability(loop, ipodyn.fixed_point(loop).policy)
+    >>> round(float(found.radius) ** 2, 6)  # alpha^2 + (0.3 * 6)^2 / 3
+    1.33
+    >>> bool(found.stable), round(float(found.period), 3)
+    (False, 5.581)
+    """
+    return _stability(loop, start_policy(loop, jnp.asarray(policy)))
+
+
+def skew_norm(A: PreferenceBlock) -> ScalarBlock:
+    """Spectral norm of a skew matrix: a closed form for K <= 4, with derivative 0 where it is not defined."""
+    K = A.shape[0]
+    if K == 2:
+        return jnp.abs(A[0, 1])
+    if K == 3:
+        return safe_sqrt(A[0, 1] ** 2 + A[0, 2] ** 2 + A[1, 2] ** 2)
+    if K == 4:  # the self-dual and the anti-self-dual part rotate by the sum and the difference of the two frequencies
+        sides = ((A[0, 1], A[2, 3]), (A[0, 2], -A[1, 3]), (A[0, 3], A[1, 2]))
+        plus = sum((a + b) ** 2 for a, b in sides)
+        minus = sum((a - b) ** 2 for a, b in sides)
+        return (safe_sqrt(jnp.asarray(plus)) + safe_sqrt(jnp.asarray(minus))) / 2
+    return safe_sqrt(_squares(A, jnp.ones_like(A[0]))[0])
+
+
+@eqx.filter_jit
+def _contraction_bound(loop: MRS) -> ScalarBlock:
+    return loop.alpha + loop.beta * loop.lam / 2 * skew_norm(skew_part(loop.P))
+
+
+def contraction_bound(loop: MRS) -> ScalarBlock:
+    r"""\(\alpha + \tfrac12\beta\lambda\|A\|_2\), A = P - 1/2: below 1, MRS-IPO converges from anywhere.
+
+    Sufficient, not necessary: `stability` is exact, but local. Says nothing about other objectives. Source: Chen et
+    al., arXiv 2602.12180, contraction condition of MRS-IPO.
+
+    >>> import ipodyn
+    >>> loop = ipodyn.MRS(ipodyn.problems.two_responses(0.75), alpha=0.5, beta=2.0, lam=0.8)
+    >>> round(float(ipodyn.contraction_bound(loop)), 6)  # 0.5 + 2 * 0.8 / 2 * 0.25
+    0.7
+    """
+    return _contraction_bound(loop)
