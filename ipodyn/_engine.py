@@ -79,6 +79,7 @@ def run_points(
     num_blocks = -(-num_points // size)
     per_call = min(len(devices) * BLOCKS_PER_CALL, -(-num_blocks // len(devices)) * len(devices))
     program, sharding = _compiled(kernel, static, size, devices)
+    arguments = jax.device_put(arguments, NamedSharding(sharding.mesh, PartitionSpec()))  # once, not at every call
     pieces: list[Any] = []
     done = 0
     for first in range(0, num_blocks, per_call):

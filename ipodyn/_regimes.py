@@ -67,6 +67,10 @@ def classify(orbit: Orbit, thresholds: RegimeThresholds | None = None) -> Int[Ar
     """
     thresholds = RegimeThresholds() if thresholds is None else thresholds
     K = orbit.final.shape[0]
+    if orbit.final.shape[1:] != orbit.variance.shape:
+        raise ValueError(
+            f"`orbit.final` has shape {orbit.final.shape}; for a batch of orbits use `jax.vmap(classify)`."
+        )
     still = settled(orbit.residual, orbit.rise, thresholds)
     collapsed = still & (orbit.entropy < thresholds.collapse_share * math.log(K))
     moving = (

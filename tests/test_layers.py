@@ -24,7 +24,7 @@ LAYERS = [
     {"_critical"},
     {"_safe_region", "_tune"},
     {"_engine"},
-    {"_stability_map"},
+    {"_stability_map", "_sweep"},
     {"_store"},
     {"data"},
     {"plot"},

@@ -1,0 +1,143 @@
+"""Sweeps: rollouts of an arbitrary batch of loops, by the kernels of one loop, in blocks, on all devices."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from ._engine import Devices, ProgressCallback, block_size, run_points
+from ._loop import MRS
+from ._preferences import check_alpha, check_beta, check_lam, check_policy, check_preference
+from ._rollout import Orbit, Plan, finish, run_until_standing
+from ._types import VectorLike
+
+# Loops are handed to the devices in pieces of about so many bytes: memory there does not grow with their number.
+PIECE_BYTES = 64 * 1024 * 1024
+_CHECKED_AT_ONCE = 1 << 18
+_SINGLE = {"P": 2, "alpha": 0, "beta": 0, "lam": 0, "pi_ref": 1, "pi_0": 1, "policy0": 1}  # axes of one loop
+
+
+class _Static(NamedTuple):
+    """What is compiled in: the cut of the rounds, the objective, and which fields every loop has its own of."""
+
+    plan: Plan
+    objective: Any  # a frozen equinox module without arrays
+    own: frozenset[str]
+
+
+def _orbits(static: _Static, fields: dict[str, Array], index: Int[Array, " S"]) -> Orbit:
+    def of_block(name: str) -> Array:
+        field = fields[name]
+        if name in static.own:
+            return jnp.take(field, index, axis=-1, mode="clip")
+        return jnp.broadcast_to(field[..., None], (*field.shape, index.size))
+
+    block = {name: of_block(name) for name in fields}
+    policy0 = block.pop("policy0")
+    one_round = MRS(**block, objective=static.objective).round()
+    return finish(one_round, run_until_standing(one_round, one_round.start(policy0), static.plan))
+
+
+def sweep(
+    loops: MRS,
+    policy0: Float[ArrayLike, "..."] | VectorLike | None = None,
+    *,
+    num_steps: int = 3000,
+    window: int | None = None,
+    size: int | None = None,
+    devices: Devices | None = None,
+    progress: ProgressCallback | None = None,
+) -> Orbit:
+    r"""Roll out a batch of loops: what `jax.vmap(rollout)` gives, on all devices, at the speed of `stability_map`.
+
+    - `loops`: an `MRS` whose array fields have one leading axis of length N, as `jax.vmap(lambda a: MRS(P, alpha=a,
+      ...))(alphas)` makes it. A field without that axis is shared by all loops; at least one must have it.
+    - `policy0`: shape (N, K), or (K,) for all, where to start; None starts every loop at its `pi_0`.
+    - `num_steps`: rounds. - `window`: rounds in a window of the late statistics; None is a tenth of `num_steps`.
+    - `size`: loops per block. - `devices`: None is all local ones. - `progress`: called with (loops done, loops in
+      all) as blocks finish.
+
+    Returns an `Orbit` of NumPy arrays with a leading axis of length N; `jax.vmap(classify)` gives the regimes. A loop
+    that stands still, to a few roundings, for a chunk of rounds counts as settled and its remaining rounds are not
+    computed; all others agree with `rollout` to rounding. Failures (DPO without finite scores) are data: `.result`
+    tells, and the statistics of that loop are NaN. Memory on the devices grows with neither N nor `num_steps`. Raises
+    `ValueError` for wrong shapes or values. Source: Chen et al., arXiv 2602.12180, section on MRS.
+
+    >>> import ipodyn, jax, jax.numpy as jnp
+    >>> P = ipodyn.problems.three_cycle(0.5)
+    >>> loops = jax.vmap(lambda lam: ipodyn.MRS(P, alpha=0.9, beta=4.0, lam=lam))(jnp.array([0.0, 0.3, 1.0]))
+    >>> orbits = ipodyn.sweep(loops, [0.5, 0.3, 0.2], num_steps=500)
+    >>> orbits.final.shape, [ipodyn.Regime(int(code)).name for code in jax.vmap(ipodyn.classify)(orbits)]
+    ((3, 3), ['converges', 'converges', 'oscillates'])
+    """
+    plan = Plan.of(num_steps, window)
+    if jax.tree.leaves(loops.objective):
+        raise ValueError(f"`loops.objective` = {loops.objective} holds arrays; roll such loops out by `jax.vmap`.")
+    fields = {name: np.asarray(getattr(loops, name)) for name in _SINGLE if name != "policy0"}
+    fields["policy0"] = fields["pi_0"] if policy0 is None else np.asarray(policy0, fields["P"].dtype)
+    own, num_loops = _batch(fields)
+    _check_values(fields)
+    static = _Static(plan, loops.objective, own)
+    bytes_of_one = sum(fields[name].nbytes for name in own) // num_loops
+    piece = min(num_loops, max(1, PIECE_BYTES // bytes_of_one))
+    if size is None:
+        size = block_size(fields["P"].shape[-1], fields["P"].dtype.itemsize)
+
+    pieces = []
+    for first in range(0, num_loops, piece):
+        count = min(piece, num_loops - first)
+
+        def report(done: int, total: int, first: int = first) -> None:
+            if progress is not None:
+                progress(first + done, num_loops)
+
+        arguments = {name: _piece(x, first, piece) if name in own else jnp.asarray(x) for name, x in fields.items()}
+        pieces.append(run_points(_orbits, static, arguments, count, size=size, devices=devices, progress=report))
+    return jax.tree.map(lambda *parts: np.concatenate([np.moveaxis(part, -1, 0) for part in parts]), *pieces)
+
+
+def _piece(field: np.ndarray, first: int, piece: int) -> Array:
+    """The loops from `first` on, batch axis last; always `piece` of them, so that one program serves all pieces."""
+    rows = field[first : first + piece]
+    if len(rows) < piece:
+        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (piece - len(rows), *rows.shape[1:]))])
+    return jnp.asarray(np.ascontiguousarray(np.moveaxis(rows, 0, -1)))
+
+
+def _batch(fields: dict[str, np.ndarray]) -> tuple[frozenset[str], int]:
+    """Which fields have the leading axis, and its length; `ValueError` if shapes do not fit together."""
+    own = frozenset(name for name, axes in _SINGLE.items() if fields[name].ndim == axes + 1)
+    if not own:
+        raise ValueError("`loops` has no batch axis; for one loop use `rollout`, many come from `jax.vmap`.")
+    num_loops = len(fields[min(own, key=list(_SINGLE).index)])
+    if num_loops == 0:
+        raise ValueError("`loops` holds no loop: its leading axis has length 0.")
+    K = fields["P"].shape[-1]
+    for name, axes in _SINGLE.items():
+        single = (K,) * axes
+        if fields[name].shape not in (single, (num_loops, *single)):
+            raise ValueError(
+                f"`{name}` has shape {fields[name].shape}; give {(num_loops, *single)}, one for each loop, or {single}."
+            )
+    return own, num_loops
+
+
+def _check_values(fields: dict[str, np.ndarray]) -> None:
+    """Values are not seen under `vmap`, where batches of loops are made; so they are looked at here."""
+    P = fields["P"] if fields["P"].ndim == 3 else fields["P"][None]
+    for first in range(0, len(P), _CHECKED_AT_ONCE):
+        check_preference(P[first : first + _CHECKED_AT_ONCE], name=f"P[{first}:]" if first else "P")
+    check_alpha(fields["alpha"])
+    check_beta(fields["beta"])
+    check_lam(fields["lam"])
+    K = fields["P"].shape[-1]
+    for name in ("pi_ref", "pi_0", "policy0"):
+        rows = np.atleast_2d(fields[name])
+        tolerance = max(8 * float(jnp.finfo(rows.dtype).eps), 1e-6)
+        sums = rows.sum(axis=1, dtype=np.float64)
+        doubtful = np.flatnonzero(~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= tolerance / 2)))
+        for row in doubtful:
+            place = name if fields[name].ndim == 1 else f"{name}[{row}]"
+            check_policy(rows[row], K, name=place)
