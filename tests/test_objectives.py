@@ -185,8 +185,7 @@ def test_ipo_derivatives_are_the_formula_and_central_differences(rng):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_nothing_is_nan_at_faces_and_extremes(objective, dtype):
+def test_nothing_is_nan_at_faces_and_extremes_in_float32(objective, dtype=jnp.float32):
     """mu and pi_ref at vertices and on edges, beta up to 1e4: values and all derivatives are finite."""
     P = ipodyn.problems.strongly_transitive(jax.random.key(0), 3).astype(dtype)
     faces = jnp.array([[1, 0, 0], [0, 1, 0], [0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3], [1e-30, 1e-6, 1]], dtype)

@@ -1,0 +1,88 @@
+"""Every exported map from policies to policies keeps one contract. A new map adds one line to MAPS."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ipodyn
+from ipodyn import DPO, IPO, MRS
+
+K = 3
+
+
+class Map(NamedTuple):
+    """`make(P, pi_ref, policy)`; `depth` says how many roundings may add up, `reverse` whether it has a gradient."""
+
+    make: Callable
+    depth: int = 8
+    reverse: bool = True
+
+
+def round_of(objective, **parameters):
+    return lambda P, ref, policy: MRS(P, pi_ref=ref, pi_0=ref, objective=objective, **parameters)(policy)
+
+
+def rollout_of(objective):
+    def run(P, ref, policy):
+        loop = MRS(P, alpha=0.5, beta=1.0, lam=0.8, pi_ref=ref, objective=objective)
+        return ipodyn.rollout(loop, policy, num_steps=20).final
+
+    return run
+
+
+MAPS = {
+    "IPO.optimum": Map(lambda P, ref, mu: IPO().optimum(P, mu, ref, beta=2.0)),
+    "DPO.optimum": Map(lambda P, ref, mu: DPO().optimum(P, mu, ref, beta=2.0), depth=100),
+    "gradient_optimum": Map(
+        lambda P, ref, mu: ipodyn.gradient_optimum(IPO(), P, mu, ref, beta=2.0).policy, depth=2000, reverse=False
+    ),
+    "MRS IPO": Map(round_of(IPO(), alpha=0.5, beta=2.0, lam=0.8)),
+    "MRS IPO alpha 0": Map(round_of(IPO(), alpha=0.0, beta=2.0, lam=1.0)),
+    "MRS IPO alpha 1": Map(round_of(IPO(), alpha=1.0, beta=2.0, lam=0.0)),
+    "MRS DPO": Map(round_of(DPO(), alpha=0.5, beta=2.0, lam=0.8), depth=100),
+    "rollout final": Map(rollout_of(IPO()), depth=100),
+    "rollout DPO": Map(rollout_of(DPO()), depth=500),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_map_contract(rng, name, dtype):
+    chosen = MAPS[name]
+    upper = np.triu(rng.uniform(0.1, 0.9, size=(K, K)), 1)
+    P = (upper + np.tril(1 - upper.T, -1) + np.eye(K) / 2).astype(dtype)
+    ref = rng.dirichlet(np.full(K, 2.0)).astype(dtype)
+    policies = (0.9 * rng.dirichlet(np.ones(K), 3) + 0.1 / K).astype(dtype)
+    tolerance = chosen.depth * float(jnp.finfo(dtype).eps)
+
+    many = jax.jit(jax.vmap(chosen.make, in_axes=(None, None, 0)))
+    out = many(P, ref, policies)
+    # keeps the simplex and the dtype
+    assert out.dtype == dtype and out.shape == policies.shape
+    assert (np.asarray(out) >= 0).all()
+    np.testing.assert_allclose(np.sum(out, axis=1), 1, rtol=8 * float(jnp.finfo(dtype).eps))
+    # jit = eager, vmap = loop
+    eager = np.stack([chosen.make(P, ref, policy) for policy in policies])
+    assert eager.dtype == dtype
+    np.testing.assert_allclose(out, eager, atol=tolerance)
+    # names of responses mean nothing
+    order = rng.permutation(K)
+    renamed = many(P[order][:, order], ref[order], policies[:, order])
+    np.testing.assert_allclose(renamed, out[:, order], atol=tolerance)
+    if not chosen.reverse:
+        return
+
+    # the gradient is finite inside and on a face, and that of the sum is zero: a policy stays one off the simplex too
+    def pulled(P, ref, policy, weight):
+        return jax.vjp(chosen.make, P, ref, policy)[1](weight)
+
+    points = np.concatenate([policies[:2], np.eye(K, dtype=dtype)[:1]] * 2)
+    weights = np.repeat([np.arange(K), np.ones(K)], 3, axis=0).astype(dtype)
+    for leaf in jax.jit(jax.vmap(pulled, in_axes=(None, None, 0, 0)))(P, ref, points, weights):
+        assert np.isfinite(leaf).all() and leaf.dtype == dtype
+        assert np.abs(leaf[:2]).max() > 0 or name == "MRS IPO alpha 1"  # which does not sample from the policy
+        np.testing.assert_allclose(leaf[3:], 0, atol=10 * tolerance)
