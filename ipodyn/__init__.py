@@ -6,6 +6,10 @@ from . import data as data
 from . import plot as plot
 from . import problems as problems
 from ._cpu import configure_cpu as configure_cpu
+from ._critical import Critical as Critical
+from ._critical import critical_alpha as critical_alpha
+from ._critical import critical_beta as critical_beta
+from ._critical import critical_lam as critical_lam
 from ._fixed_point import FixedPoint as FixedPoint
 from ._fixed_point import fixed_point as fixed_point
 from ._gradient_optimum import gradient_optimum as gradient_optimum

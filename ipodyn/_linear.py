@@ -6,11 +6,11 @@ from jaxtyping import Array, Float
 UNROLLED_UP_TO = 8  # above, LAPACK (batch axes moved to the front) is the faster and the shorter program
 
 
-def solve(matrix: Float[Array, "K K *batch"], rhs: Float[Array, "K *batch"]) -> Float[Array, "K *batch"]:
+def solve(matrix: Float[Array, "K K *shared"], rhs: Float[Array, "K *batch"]) -> Float[Array, "K *batch"]:
     """`x` with `matrix @ x = rhs`, for matrices that are diagonally similar to positive definite ones.
 
     Small systems are eliminated without pivoting (which such matrices do not need), unrolled, so that every operation
-    is a full-width vector operation over the batch.
+    is a full-width vector operation over the batch. Batch axes of size 1 in the matrix serve all of that axis of `rhs`.
     """
     K = rhs.shape[0]
     if K > UNROLLED_UP_TO:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,11 +13,15 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._engine import Devices, ProgressCallback, block_size, run_points
+from ._fixed_point import solve_fixed_point
 from ._loop import MRS
 from ._objectives import IPO, AbstractObjective
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
 from ._regimes import Regime, RegimeThresholds, classify
+from ._results import RESULTS
 from ._rollout import Plan, finish, run_until_standing
+from ._simplex import entropy
+from ._stability import solve_stability
 from ._types import PolicyBlock, ScalarLike, VectorLike
 
 if TYPE_CHECKING:
@@ -31,6 +36,18 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "window_variance": ("variance of the policy over the last window of rounds, summed over responses", "1"),
     "regime": ("regime by evidence", "1"),
     "contraction_bound": ("alpha + beta * lam / 2 * ||P - 1/2||_2; below 1 it certifies global convergence", "1"),
+    "radius": ("spectral radius at the fixed point; below 1 it is locally stable", "1"),
+    "omega": ("largest rotation rate, in units of beta * lam", "1"),
+    "period": ("rounds of one turn of the leading mode", "round"),
+    "fixed_point_entropy": ("entropy of the fixed point", "nat"),
+    "fixed_point_residual": ("largest change of a probability in one round from the fixed point", "1"),
+    "disagreement": ("whether rollout and fixed point say different things", "1"),
+}
+ROLLOUT = ("variance", "entropy", "residual", "rise", "window_variance")
+ANALYTIC = ("radius", "omega", "period", "fixed_point_entropy", "fixed_point_residual")
+CODES = {
+    "regime": tuple(regime.name for regime in Regime),
+    "disagreement": ("none", "stable_but_moving", "unstable_but_still"),
 }
 
 
@@ -74,32 +91,47 @@ class Grid(eqx.Module):
         return loop, take(self.policy0, matrix)
 
 
-class Cell(NamedTuple):
-    """What rollouts say of every point; names as in `VARIABLES`."""
-
-    variance: Array
-    entropy: Array
-    residual: Array
-    rise: Array
-    window_variance: Array
-    regime: Array
-
-
 class Settings(NamedTuple):
-    """What is compiled in."""
+    """What is compiled in: rounds to roll out (None: none), thresholds, and whether fixed points are solved for."""
 
-    plan: Plan
+    plan: Plan | None
     thresholds: RegimeThresholds
+    analytic: bool
 
 
-def _cells(settings: Settings, arguments: tuple[Grid, Int[Array, "2"]], index: Int[Array, " S"]) -> Cell:
+def _analytic(loop: MRS) -> dict[str, Array]:
+    """The fixed point of every loop and its stability; NaN where there is none."""
+    star = solve_fixed_point(loop)
+    local = solve_stability(loop, star.policy)
+    fields = (local.radius, local.omega, local.period, entropy(star.policy), star.residual)
+    found = star.result == RESULTS.successful
+    return {name: jnp.where(found, x, jnp.nan) for name, x in zip(ANALYTIC, fields, strict=True)}
+
+
+def _predicted_regime(fields: dict[str, Array], K: int, thresholds: RegimeThresholds) -> Array:
+    """What the fixed point alone says: stable ones attract from nearby, around unstable ones the loop turns."""
+    collapsed = fields["fixed_point_entropy"] < thresholds.collapse_share * math.log(K)
+    code = jnp.where(fields["radius"] < 1, jnp.where(collapsed, Regime.collapses, Regime.converges), Regime.oscillates)
+    return jnp.where(jnp.isnan(fields["radius"]), Regime.unresolved, code)
+
+
+def _cells(settings: Settings, arguments: tuple[Grid, Int[Array, "2"]], index: Int[Array, " S"]) -> dict[str, Array]:
+    """Everything that is asked of a block of points; names as in `VARIABLES`."""
     grid, matrices = arguments
     loop, policy0 = grid.loops(matrices, index)
+    fields = _analytic(loop) if settings.analytic else {}
+    if settings.plan is None:
+        regime = _predicted_regime(fields, loop.P.shape[0], settings.thresholds)
+        return fields | {"regime": regime.astype(jnp.int8)}
     one_round = loop.round()
-    progress = run_until_standing(one_round, one_round.start(policy0), settings.plan)
-    orbit = finish(one_round, progress)
-    regime = classify(orbit, settings.thresholds).astype(jnp.int8)
-    return Cell(orbit.variance, orbit.entropy, orbit.residual, orbit.rise, orbit.window_variance, regime)
+    unstable = fields["radius"] >= 1 if fields else jnp.zeros(index.shape, bool)
+    orbit = finish(one_round, run_until_standing(one_round, one_round.start(policy0), settings.plan, unstable))
+    regime = classify(orbit, settings.thresholds)
+    if fields:
+        still = (regime == Regime.converges) | (regime == Regime.collapses)
+        moving = (fields["radius"] < 1) & (regime == Regime.oscillates)
+        fields["disagreement"] = jnp.where(moving, 1, jnp.where(unstable & still, 2, 0)).astype(jnp.int8)
+    return fields | {name: getattr(orbit, name) for name in ROLLOUT} | {"regime": regime.astype(jnp.int8)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +154,19 @@ class MapProblem:
     def variables(self) -> dict[str, np.dtype]:
         """Names and dtypes of the fields that `compute` returns."""
         real = np.dtype(self.grid.P.dtype)
-        names = [name for name in VARIABLES if name != "contraction_bound" or isinstance(self.grid.objective, IPO)]
-        return {name: np.dtype(np.int8) if name == "regime" else real for name in names}
+        rollout, analytic = self.settings.plan is not None, self.settings.analytic
+        wanted = {"regime"} | (set(ROLLOUT) if rollout else set()) | (set(ANALYTIC) if analytic else set())
+        wanted |= {"contraction_bound"} if isinstance(self.grid.objective, IPO) else set()
+        wanted |= {"disagreement"} if rollout and analytic else set()
+        return {name: np.dtype(np.int8) if name in CODES else real for name in VARIABLES if name in wanted}
 
     def attributes(self) -> dict[str, Any]:
         """Everything needed to know what the numbers are: parameters, thresholds, versions."""
         import ipodyn
 
         thresholds = dataclasses.asdict(self.settings.thresholds)
+        plan = self.settings.plan
+        rounds = {} if plan is None else {"num_steps": self.num_steps, "window": plan.window}
         thresholds["residual"] = self.settings.thresholds.residual_for(self.grid.P.dtype)
         return {
             "title": "stability map of an MRS loop",
@@ -137,8 +174,8 @@ class MapProblem:
             "jax_version": jax.__version__,
             "objective": type(self.grid.objective).__name__,
             "lam": float(str(np.asarray(self.grid.lam))),  # the shortest decimal: 0.8, not 0.80000001
-            "num_steps": self.num_steps,
-            "window": self.settings.plan.window,
+            "regime_from": "fixed point" if plan is None else "rollout",
+            **rounds,
             "dtype": str(self.grid.P.dtype),
             "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
             **{f"threshold_{name}": value for name, value in thresholds.items()},
@@ -185,7 +222,7 @@ class MapProblem:
             progress=progress,
         )
         cells_first = (*self.shape[1:], stop - first)
-        fields = {name: np.moveaxis(x.reshape(cells_first), -1, 0) for name, x in cells._asdict().items()}
+        fields = {name: np.moveaxis(x.reshape(cells_first), -1, 0) for name, x in cells.items()}
         if "contraction_bound" in self.variables():
             A = np.moveaxis(np.asarray(self.grid.P[..., first:stop]), -1, 0) - 0.5
             norms = np.linalg.norm(A, ord=2, axis=(1, 2))[:, None, None]
@@ -207,6 +244,8 @@ def map_problem(
     pi_0: ArrayLike | VectorLike | None = None,
     policy0: ArrayLike | VectorLike | None = None,
     thresholds: RegimeThresholds | None = None,
+    rollouts: bool = True,
+    analytic: bool = True,
     attributes: Mapping[str, Any] | None = None,
 ) -> MapProblem:
     """Check the inputs of a stability map, once, with messages that name the culprit."""
@@ -247,7 +286,10 @@ def map_problem(
         policies(start, "policy0"),
         IPO() if objective is None else objective,
     )
-    settings = Settings(Plan.of(num_steps, window), RegimeThresholds() if thresholds is None else thresholds)
+    if not (rollouts or analytic):
+        raise ValueError("`rollouts` and `analytic` are both False: nothing would be computed. Ask for one of them.")
+    plan = Plan.of(num_steps, window) if rollouts else None
+    settings = Settings(plan, RegimeThresholds() if thresholds is None else thresholds, analytic)
     return MapProblem(grid, settings, num_steps, dict(attributes or {}))
 
 
@@ -267,9 +309,9 @@ def variable_attributes(name: str) -> dict[str, Any]:
     """Long name, units, and for the regime the meaning of its codes (CF conventions)."""
     long_name, units = VARIABLES[name]
     attributes: dict[str, Any] = {"long_name": long_name, "units": units}
-    if name == "regime":
-        attributes["flag_values"] = [int(regime) for regime in Regime]
-        attributes["flag_meanings"] = " ".join(regime.name for regime in Regime)
+    if name in CODES:
+        attributes["flag_values"] = list(range(len(CODES[name])))
+        attributes["flag_meanings"] = " ".join(CODES[name])
     return attributes
 
 
@@ -286,12 +328,14 @@ def stability_map(
     pi_0: ArrayLike | VectorLike | None = None,
     policy0: ArrayLike | VectorLike | None = None,
     thresholds: RegimeThresholds | None = None,
+    rollouts: bool = True,
+    analytic: bool = True,
     size: int | None = None,
     devices: Devices | None = None,
     progress: ProgressCallback | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> "xarray.Dataset":
-    r"""Roll out every matrix with every (alpha, beta) and say by evidence what each loop does.
+    r"""Solve and roll out every matrix with every (alpha, beta), and say by evidence what each loop does.
 
     - `P`: shape (M, K, K) or (K, K). Its dtype is that of the map; float32 is enough for pictures.
     - `alpha`: shape (A,), in [0, 1]. - `beta`: shape (B,), > 0, larger = stronger preference signal.
@@ -299,12 +343,17 @@ def stability_map(
       a tenth of `num_steps`.
     - `objective`: `IPO()` (None) or `DPO()`. - `pi_ref`, `pi_0`, `policy0`: shape (K,) or (M, K): reference,
       off-policy sampler, start; None is uniform, uniform, `pi_0`.
-    - `thresholds`: a `RegimeThresholds`. - `size`: points per block. - `devices`: None is all local ones.
+    - `thresholds`: a `RegimeThresholds`. - `rollouts`: False leaves the rounds out; the regime is then what the fixed
+      point predicts. - `analytic`: False leaves the fixed points out. - `size`: points per block.
+    - `devices`: JAX devices to use; None is all local ones.
     - `progress`: called with (points done, points in all) as blocks finish. - `attributes`: added to the dataset's.
 
-    Returns an `xarray.Dataset` with dimensions (matrix, alpha, beta): `variance`, `entropy`, `residual`, `rise`,
-    `window_variance`, `regime` and, for IPO, `contraction_bound` (theory: below 1 certifies convergence). Raises
-    `ValueError` for wrong inputs. Memory on the devices does not grow with the number of points or rounds.
+    Returns an `xarray.Dataset` with dimensions (matrix, alpha, beta). From rollouts: `variance`, `entropy`, `residual`,
+    `rise`, `window_variance`, `regime`. From the fixed point, NaN where there is none (alpha = 1): `radius`, `omega`,
+    `period`, `fixed_point_entropy`, `fixed_point_residual`. From both: `disagreement`, which marks stable fixed points
+    whose rollout keeps moving (a cycle beside them) and unstable ones on which a rollout stands still (it started
+    there, by symmetry): findings, not errors. For IPO also `contraction_bound`. Raises `ValueError` for wrong inputs.
+    Memory on the devices does not grow with the number of points or rounds.
 
     >>> import ipodyn
     >>> found = ipodyn.stability_map(ipodyn.problems.three_cycle(0.5), alpha=[0.5, 0.95], beta=[0.5, 4.0],
@@ -324,6 +373,8 @@ def stability_map(
         pi_0=pi_0,
         policy0=policy0,
         thresholds=thresholds,
+        rollouts=rollouts,
+        analytic=analytic,
         attributes=attributes,
     )
     return as_dataset(problem, problem.compute(size=size, devices=devices, progress=progress))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ipodyn
-from ipodyn._stability_map import map_problem
+from ipodyn._stability_map import ANALYTIC, map_problem
 
 CODE = {regime.name: int(regime) for regime in ipodyn.Regime}
 
@@ -51,14 +51,20 @@ def test_cells_equal_a_plain_loop(rng, K):
 
 
 def test_blocks_and_devices_do_not_matter(rng):
-    """Bit for bit: the blocks hold the same elementwise operations."""
+    """Rollouts bit for bit (the same elementwise operations), fixed points to a few roundings."""
     P = random_matrices(rng, 7, 4).astype(np.float32)
     problem = map_problem(P, alpha=np.linspace(0, 0.9, 5), beta=[0.5, 3.0, 9.0], lam=0.8, num_steps=200)
     reference = problem.compute(size=64)
     for size, devices in ((16, None), (128, None), (64, jax.local_devices()[:1])):
         other = problem.compute(size=size, devices=devices)
         for name, values in reference.items():
-            np.testing.assert_array_equal(values, other[name], err_msg=f"{name} at size {size}")
+            if name in ANALYTIC:
+                # Other block sizes compile to other fused multiply-adds; Newton's last step differs by roundings.
+                scale = np.maximum(np.abs(values[np.isfinite(values)]).max(), 1)
+                bound = 16 * np.finfo(np.float32).eps * scale
+                np.testing.assert_allclose(values, other[name], rtol=0, atol=bound, err_msg=f"{name} at size {size}")
+            else:
+                np.testing.assert_array_equal(values, other[name], err_msg=f"{name} at size {size}")
     part = problem.compute(2, 5)
     for name, values in reference.items():
         np.testing.assert_array_equal(values[2:5], part[name])

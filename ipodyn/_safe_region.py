@@ -1,0 +1,174 @@
+"""Safe regions: how far alpha, beta or lam can go before too many loops lose stability or spread."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from ._fixed_point import solve_fixed_point
+from ._loop import MRS
+from ._objectives import IPO, AbstractObjective
+from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
+from ._results import RESULTS, choose
+from ._simplex import entropy
+from ._stability import solve_stability
+from ._types import PolicyLike, Scalar
+
+DEFAULT_BOUNDS = {"alpha": (0.0, 0.999), "beta": (1e-3, 1e3), "lam": (0.0, 1.0)}
+GRID = 96  # values looked at before bisection; a region that is safe again above a gap narrower than a step is missed
+BISECTIONS = 40
+
+
+class SafeRegion(eqx.Module):
+    """What `safe_region` found.
+
+    - `value` (): the largest safe value of the parameter that was left open. - `limits` (M,): that of each matrix
+      alone; the upper bound where it is safe all the way, the lower one where it is safe nowhere.
+    - `binding` (M,): the matrices whose limit is `value`: those that keep it from growing. - `unsafe` (M,): those
+      given up, because only a share was asked for. - `share` (): share of the matrices safe at `value`.
+    - `radius`, `entropy` (M,): spectral radius and fixed-point entropy (nats) at `value`.
+    - `result`: `RESULTS.successful`, or `RESULTS.infeasible` where not even the lower bound is safe for the share asked
+      (then `value` is that bound). - `parameter`: the name of the parameter.
+    """
+
+    value: Scalar
+    limits: Float[Array, " M"]
+    binding: Bool[Array, " M"]
+    unsafe: Bool[Array, " M"]
+    share: Scalar
+    radius: Float[Array, " M"]
+    entropy: Float[Array, " M"]
+    result: RESULTS
+    parameter: str = eqx.field(static=True)
+
+
+class _Question(eqx.Module):
+    """What is asked of every matrix; matrices stand last."""
+
+    P: Float[Array, "K K M"]
+    parameters: dict[str, Scalar]  # the two that are given
+    pi_ref: Float[Array, "K M"]
+    pi_0: Float[Array, "K M"]
+    radius_max: Scalar
+    entropy_min: Scalar
+    objective: AbstractObjective
+    parameter: str = eqx.field(static=True)
+
+    def look(self, value: Float[Array, " M"]) -> tuple[Bool[Array, " M"], Float[Array, " M"], Float[Array, " M"]]:
+        """Whether each matrix is safe at its value, its radius and its entropy there."""
+        fields = {name: jnp.broadcast_to(x, value.shape) for name, x in self.parameters.items()}
+        fields[self.parameter] = value
+        loop = MRS(self.P, pi_ref=self.pi_ref, pi_0=self.pi_0, objective=self.objective, **fields)
+        star = solve_fixed_point(loop)
+        radius = solve_stability(loop, star.policy).radius
+        spread = entropy(star.policy)
+        safe = (radius < self.radius_max) & (spread >= self.entropy_min) & (star.result == RESULTS.successful)
+        return safe, radius, spread
+
+
+# One compiled program, called for every value: compiling it is what takes time, not running it.
+_look = eqx.filter_jit(_Question.look)
+
+
+def _limits(question: _Question, grid: np.ndarray) -> np.ndarray:
+    """The last safe value before the first unsafe one, per matrix: over the grid, then by bisection."""
+    M = question.P.shape[-1]
+    low, high = np.full(M, grid[0]), np.full(M, grid[-1])
+    so_far = np.ones(M, bool)
+    for value in grid:
+        safe = np.asarray(_look(question, jnp.full(M, value, question.P.dtype))[0])
+        high = np.where(so_far & ~safe, value, high)
+        so_far = so_far & safe
+        low = np.where(so_far, value, low)
+        if not so_far.any():
+            break
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        safe = np.asarray(_look(question, jnp.asarray(middle, question.P.dtype))[0])
+        low, high = np.where(safe, middle, low), np.where(safe, high, middle)
+    return np.where(so_far, grid[-1], low)
+
+
+def safe_region(
+    P: ArrayLike,
+    *,
+    alpha: float | None = None,
+    beta: float | None = None,
+    lam: float | None = None,
+    share: float = 1.0,
+    radius_max: float = 1.0,
+    entropy_min: float = 0.0,
+    bounds: tuple[float, float] | None = None,
+    pi_ref: PolicyLike | None = None,
+    pi_0: PolicyLike | None = None,
+    objective: AbstractObjective | None = None,
+    throw: bool = True,
+) -> SafeRegion:
+    r"""The largest value of one parameter at which a given share of the matrices is stable, with margin.
+
+    Leave one of `alpha`, `beta`, `lam` open: it is raised from its lower bound until \(\rho(J) \ge \rho_{max}\) or
+    \(H(\pi^*)\) falls below the floor, for each matrix; the answer is safe all the way up to it. (The radius need not
+    grow with beta: what lies above the first unsafe value is not called safe.)
+
+    - `P`: shape (M, K, K) or (K, K). - `share` in (0, 1]: of the matrices. - `radius_max` in (0, 1]: spectral radius to
+      stay below. - `entropy_min`: in nats, at least 0. - `bounds`: where to look; None is (0, 0.999) for alpha, (0.001,
+      1000) for beta, (0, 1) for lam. - `pi_ref`, `pi_0`: shape (K,); None is uniform. - `objective`: None is `IPO()`.
+
+    Returns a `SafeRegion`; raises its sentence (or returns it with `throw=False`) where nothing is safe.
+
+    >>> import ipodyn
+    >>> found = ipodyn.safe_region(ipodyn.problems.three_cycle(0.3), alpha=0.5, lam=1.0)
+    >>> round(float(found.value), 3)  # sqrt(3 * (1 - alpha^2)) / 0.3
+    5.0
+    """
+    matrices = check_preference(P)
+    matrices = matrices[None] if matrices.ndim == 2 else matrices
+    M, K = matrices.shape[:2]
+    dtype = matrices.dtype
+    given = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("lam", lam)) if value is not None}
+    missing = [name for name in DEFAULT_BOUNDS if name not in given]
+    if len(missing) != 1:
+        raise ValueError(f"Leave exactly one of alpha, beta, lam open; open are {missing or 'none'}.")
+    (parameter,) = missing
+    low, high = DEFAULT_BOUNDS[parameter] if bounds is None else bounds
+    for name, values in (*given.items(), (parameter, low), (parameter, high)):
+        check_positive(values, name) if name == "beta" else check_unit_interval(values, name)
+    if not low < high or (parameter == "alpha" and high >= 1):
+        raise ValueError(
+            f"`bounds` of {parameter} are ({low}, {high}); they must increase, and stay below 1 for alpha."
+        )
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` is {share}; it must be in (0, 1].")
+    if not 0 < radius_max <= 1:
+        raise ValueError(f"`radius_max` is {radius_max}; it must be in (0, 1]: a loop is stable below 1.")
+    if not 0 <= entropy_min < math.log(K):
+        raise ValueError(f"`entropy_min` is {entropy_min}; it must be in [0, log {K}) nats.")
+
+    def policies(policy: PolicyLike | None, name: str) -> Array:
+        row = np.full(K, 1 / K) if policy is None else np.asarray(check_policy(np.asarray(policy), K, name=name))
+        return jnp.broadcast_to(jnp.asarray(row, dtype)[:, None], (K, M))
+
+    question = _Question(
+        jnp.moveaxis(jnp.asarray(matrices), 0, -1),
+        {name: jnp.asarray(value, dtype) for name, value in given.items()},
+        policies(pi_ref, "pi_ref"),
+        policies(pi_0, "pi_0"),
+        jnp.asarray(radius_max, dtype),
+        jnp.asarray(entropy_min, dtype),
+        IPO() if objective is None else objective,
+        parameter,
+    )
+    grid = np.geomspace(low, high, GRID) if parameter == "beta" else np.linspace(low, high, GRID)
+    limits = jnp.asarray(_limits(question, grid), dtype)
+    value = jnp.sort(limits)[M - math.ceil(share * M - 1e-9)]
+    safe, radius, spread = _look(question, jnp.broadcast_to(value, (M,)))
+    enough = jnp.sum(safe) >= math.ceil(share * M - 1e-9)
+    result = choose(enough, RESULTS.successful, RESULTS.infeasible)
+    close = jnp.abs(limits - value) <= 64 * float(jnp.finfo(dtype).eps) * jnp.abs(value)
+    binding = close & (limits < jnp.asarray(grid[-1], dtype))
+    found = SafeRegion(value, limits, binding, limits < value, jnp.mean(safe), radius, spread, result, parameter)
+    if throw:
+        return result.error_if(found, result != RESULTS.successful)
+    return found
