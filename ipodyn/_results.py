@@ -29,9 +29,14 @@ class RESULTS(eqx.Enumeration):
         "no fixed point inside the simplex. Take alpha < 1, or use `rollout` to see where it goes."
     )
     infeasible = (
-        "No value inside the bounds meets the conditions. Widen the bounds, allow a larger radius or a lower entropy, or "
-        "ask it of a smaller share of the matrices."
+        "No value inside the bounds meets the conditions. Widen the bounds, allow a larger radius or a lower entropy, "
+        "or ask it of a smaller share of the matrices."
     )
+    stable_throughout = (
+        "The loop is stable over the whole range that was searched: there is no critical value up to its end. Raise "
+        "`largest` to look further."
+    )
+    unstable_throughout = "The loop is unstable from the smallest value of the parameter on, so there is no crossing from the stable side."
     lost_finiteness = (
         "The iterates left the finite numbers: the step is too large for this problem. Lower the optimiser's "
         "learning rate, or use `objective.optimum`, which needs none."

@@ -204,8 +204,8 @@ def stability(loop: MRS, policy: Float[ArrayLike, " K"]) -> Stability:
     >>> found = ipodyn.stability(loop, ipodyn.fixed_point(loop).policy)
     >>> round(float(found.radius) ** 2, 6)  # alpha^2 + (0.3 * 6)^2 / 3
     1.33
-    >>> bool(found.stable), round(float(found.period), 3)
-    (False, 5.581)
+    >>> bool(found.stable), round(float(found.period), 3)  # 2 pi / atan2(0.3 * 6 / sqrt(3), alpha)
+    (False, 5.598)
     """
     return _stability(loop, start_policy(loop, jnp.asarray(policy)))
 
