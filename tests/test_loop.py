@@ -1,5 +1,7 @@
 """One round of a loop against its definition, at faces and extremes, and what its constructor refuses."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -180,7 +182,7 @@ BAD = [
 
 @pytest.mark.parametrize(("wrong", "culprit"), BAD, ids=[str(w) for w, _ in BAD])
 def test_bad_input_is_one_line_that_names_the_culprit(wrong, culprit):
-    arguments = {name: np.asarray(value, float) for name, value in (GOOD | wrong).items()}
+    arguments: dict[str, Any] = {name: np.asarray(value, float) for name, value in (GOOD | wrong).items()}
     with pytest.raises(ValueError, match=culprit) as error:
         MRS(**arguments)
     assert "\n" not in str(error.value)

@@ -1,5 +1,7 @@
 """Regimes of hand-made orbits, and of loops whose behaviour a theorem settles."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from ipodyn import Regime
 
 def orbit(**changes):
     """An orbit over four responses at rest in the middle, float64, changed as told."""
-    fields = {
+    fields: dict[str, Any] = {
         "final": jnp.full(4, 0.25),
         "mean": jnp.full(4, 0.25),
         "variance": 0.0,
@@ -25,7 +27,8 @@ def orbit(**changes):
         "result": ipodyn.RESULTS.successful,
     } | changes
     keep = ("final", "mean", "saved", "result")
-    return ipodyn.Orbit(**{k: v if k in keep else jnp.asarray(v, jnp.float64) for k, v in fields.items()})
+    fields = {k: v if k in keep else jnp.asarray(v, jnp.float64) for k, v in fields.items()}
+    return ipodyn.Orbit(**fields)
 
 
 MOVING = {"residual": 0.1, "window_variance": 0.1, "previous_variance": 0.1, "window_shift": 1e-4}
@@ -114,7 +117,7 @@ def test_strict_order_collapses_at_alpha_one_and_stays_inside_below(rng, dtype):
     gaps = np.diff(np.sort(P.mean(axis=2), axis=1), axis=1)[:, -1]
     starts = rng.dirichlet(np.full(4, 3.0), 20).astype(dtype)
     # the lead grows by about beta times a row gap a round: 3,000 rounds give all of them 60 nats
-    beta = np.maximum(1, 0.1 / gaps)
+    beta = np.maximum(1, np.divide(0.1, gaps))
     names, _ = regimes(P, starts, alpha=1.0, beta=beta, lam=0.7)
     assert set(names) == {"collapses"}
     names, _ = regimes(P, starts, alpha=0.5, beta=0.5, lam=0.7)
