@@ -32,8 +32,20 @@ if TYPE_CHECKING:
 _ALPHA = "α (how far the reference follows)"
 _BETA = "β (preference strength; TRL's beta is 1/β)"
 _PRODUCT = "βλ (preference strength × on-policy share)"
-_CURVES = [("variance", "Variance over time", "Σₖ Varₜ π[k]"), ("entropy", "Final entropy", "nats")]
+# variable, what it is, unit, colours
+_ROLLOUT = [
+    ("variance", "variance over time", "Σₖ Varₜ π[k]", "viridis"),
+    ("entropy", "final entropy", "nats", "cividis"),
+]
+_ANALYTIC = [
+    ("radius", "spectral radius", "radius; stable below 1", "viridis"),
+    ("fixed_point_entropy", "entropy of the fixed point", "nats", "cividis"),
+]
 _MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a share that matters before it is the largest
+_DIFFERENCES = {  # disagreement: marker, what it says
+    "stable_but_moving": ("o", "move beside a stable fixed point"),
+    "unstable_but_still": ("x", "stand still on an unstable one"),
+}
 _LEAST = 0.25  # with four regimes the largest share is at least this
 _BOUND = {"color": "#111111", "rim": "white"}
 _EXACT = {"color": "#D7191C", "rim": "white"}
@@ -42,13 +54,16 @@ _EXACT = {"color": "#D7191C", "rim": "white"}
 def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matplotlib.figure.Figure":
     r"""The map that `ipodyn.stability_map` made, as a picture over \(\alpha\) and \(\beta\).
 
-    Left: mean over matrices of the time-averaged variance and of the final entropy; middle: their spread (standard
-    deviation); right: the regime that most matrices are in, paler where fewer share it, and the share that converges.
+    Left: mean over matrices of the time-averaged variance and of the final entropy (of a map without rollouts: of the
+    spectral radius and of the entropy of the fixed point); middle: their spread (standard deviation); right: the
+    regime that most matrices are in, paler where fewer share it, and the share that converges.
     Lines: where the contraction bound \(\alpha + (\beta\lambda/2)\|A\|_2\) (IPO only) of the median matrix reaches 1
-    (below it, convergence is proved), dashed for the first and the last matrix to lose that proof; and, where the
-    dataset has `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1. On the right
-    also where 5 % of the matrices oscillate or collapse. Cells without a number are hatched. A map over one parameter
-    only (one alpha, or one beta) is drawn as curves, and a single point as histograms.
+    (below it, convergence is proved), dashed on the right for the first and the last matrix to lose that proof; and,
+    where the dataset has `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1,
+    dashed on the right for the first matrix whose fixed point loses stability. On the right also where 5 % of the
+    matrices oscillate or collapse, and a mark on the cells where the rollout contradicts the fixed point for 5 % of
+    them. Cells without a number are hatched. A map over one parameter only (one alpha, or one beta) is drawn as
+    curves, and a single point as histograms.
 
     - `dataset`: with dims (matrix, alpha, beta). - `product`: beta times lambda on the vertical axis, as in the paper.
 
@@ -61,7 +76,7 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
     >>> "1 preference matrix" in figure.get_suptitle()
     True
     """
-    needed = ["variance", "entropy", "regime"]
+    needed = [*(name for name, *_ in _quantities(dataset)), "regime"]
     missing = [name for name in needed if name not in dataset]
     if missing or not {"matrix", "alpha", "beta"} <= set(dataset.dims):
         raise ValueError(
@@ -82,9 +97,18 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
     return figure
 
 
-def regime_names(dataset: "xarray.Dataset") -> dict[int, str]:
+def _quantities(dataset: "xarray.Dataset") -> list[tuple[str, str, str, str]]:
+    """What the panels show: the evidence of the rollouts, or, in a map without them, the fixed points."""
+    return _ANALYTIC if _without_rollouts(dataset) else _ROLLOUT
+
+
+def _without_rollouts(dataset: "xarray.Dataset") -> bool:
+    return "radius" in dataset and not {"variance", "entropy"} & set(dataset)
+
+
+def flag_names(dataset: "xarray.Dataset", variable: str = "regime") -> dict[int, str]:
     """Code -> name, from the attributes of the variable."""
-    attrs = dataset["regime"].attrs
+    attrs = dataset[variable].attrs
     names = str(attrs["flag_meanings"]).split()
     return dict(zip((int(code) for code in np.atleast_1d(attrs["flag_values"])), names, strict=True))
 
@@ -101,6 +125,8 @@ def _heading(dataset: "xarray.Dataset") -> str:
     for key, form in (("objective", "{}"), ("lam", "λ = {:g}"), ("num_steps", "{:,} rounds")):
         if key in attrs:
             facts.append(form.format(attrs[key]))
+    if _without_rollouts(dataset):
+        facts.append("fixed points, no rollouts")
     return f"{source}\n{' · '.join(facts)}"
 
 
@@ -113,8 +139,21 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _shares(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
     """Name -> (A, B) share of the matrices in that regime."""
-    regime = np.asarray(dataset["regime"])
-    return {name: np.mean(regime == code, axis=0) for code, name in regime_names(dataset).items()}
+    return _flag_shares(dataset, "regime")
+
+
+def _flag_shares(dataset: "xarray.Dataset", variable: str) -> dict[str, np.ndarray]:
+    codes = np.asarray(dataset[variable])
+    return {name: np.mean(codes == code, axis=0) for code, name in flag_names(dataset, variable).items()}
+
+
+def _differences(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
+    """Name -> (A, B) mask: where enough rollouts contradict the fixed point in that way; only those there are."""
+    if "disagreement" not in dataset:
+        return {}
+    found = _flag_shares(dataset, "disagreement")
+    masks = {name: found[name] >= _MINORITY for name in _DIFFERENCES if name in found}
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
@@ -122,18 +161,17 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
     figure = new_figure(14.5 if many else 10.5, 8.2)
     panels = figure.subplots(2, 3 if many else 2, sharex=True, sharey=True)
     edges = cell_edges(alpha), cell_edges(beta)
-    rows = [
-        ("variance", "variance over time", "Σₖ Varₜ π[k]", "viridis"),
-        ("entropy", "final entropy", "nats", "cividis"),
-    ]
-    for (name, what, unit, colours), row in zip(rows, panels, strict=True):
+    for (name, what, unit, colours), row in zip(_quantities(dataset), panels, strict=True):
         mean, spread = _moments(np.asarray(dataset[name], np.float64))
-        titles = [f"Mean {what}", f"Spread of {what}"] if many else [what.capitalize()]
+        titles = [f"Mean {what}", f"Spread of {what}"] if many else [_capital(what)]
         for axes, values, title in zip(row, (mean, spread), titles, strict=False):
             _heat(figure, axes, edges, values, unit, colours)
             style_axes(axes, title=title)
     shares = _shares(dataset)
     _dominant(panels[0, -1], edges, shares)
+    for name, mask in _differences(dataset).items():
+        a, b = np.nonzero(mask)
+        panels[0, -1].plot(alpha[a], beta[b], **_mark(name))
     style_axes(panels[0, -1], title="Regime of most matrices (paler: of fewer)")
     _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0.0, high=1.0)
     style_axes(panels[1, -1], title="Share that converges")
@@ -153,6 +191,21 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
         axes.set_ylabel(label, fontsize=LABEL_SIZE, color=INK)
     _legend(figure, dataset, shares)
     return figure
+
+
+def _capital(what: str) -> str:
+    return what[0].upper() + what[1:]
+
+
+def _mark(difference: str) -> dict[str, Any]:
+    return {
+        "marker": _DIFFERENCES[difference][0],
+        "linestyle": "none",
+        "markersize": 4.5,
+        "markerfacecolor": "white",
+        "markeredgecolor": "#111111",
+        "markeredgewidth": 1.1,
+    }
 
 
 def _heat(
@@ -212,11 +265,13 @@ def _boundaries(
         bound = np.asarray(dataset["contraction_bound"], np.float64)
         _contour(axes, alpha, beta, _median_over_matrices(bound), _BOUND, "solid")
         if first_and_last and len(bound) > 1:
-            for extreme in (np.max(bound, axis=0), np.min(bound, axis=0)):
+            for extreme in (np.fmax.reduce(bound, axis=0), np.fmin.reduce(bound, axis=0)):
                 _contour(axes, alpha, beta, extreme, _BOUND, "dashed", 1.0)
     if "radius" in dataset:
-        radius = _median_over_matrices(np.asarray(dataset["radius"], np.float64))
-        _contour(axes, alpha, beta, radius, _EXACT, "solid")
+        radius = np.asarray(dataset["radius"], np.float64)
+        _contour(axes, alpha, beta, _median_over_matrices(radius), _EXACT, "solid")
+        if first_and_last and len(radius) > 1:  # fmax passes over matrices without a fixed point
+            _contour(axes, alpha, beta, np.fmax.reduce(radius, axis=0), _EXACT, "dashed", 1.0)
 
 
 def _minority(name: str) -> dict[str, str]:
@@ -270,6 +325,11 @@ def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray
         line(_minority(name), "dotted", 2.2, f"{100 * _MINORITY:g} % of the matrices {name[:-1]}")
     if "radius" in dataset:
         line(_EXACT, "solid", 1.8, "exact boundary: spectral radius = 1, median matrix")
+    if "radius" in dataset and dataset.sizes["matrix"] > 1:
+        line(_EXACT, "dashed", 1.0, "the first matrix to lose stability")
+    for name in _differences(dataset):
+        handles.append(lines.Line2D([], [], **_mark(name)))
+        labels.append(f"{100 * _MINORITY:g} % of the matrices {_DIFFERENCES[name][1]}")
     figure.legend(
         handles,
         labels,
@@ -289,11 +349,11 @@ def _curves(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, labe
     fixed = f"β = {float(dataset['beta'][0]):.4g}" if along_alpha else f"α = {alpha[0]:.4g}"
     figure = new_figure(13.5, 4.8)
     panels = figure.subplots(1, 3)
-    for axes, (variable, what, unit) in zip(panels, _CURVES, strict=False):
+    for axes, (variable, what, unit, _) in zip(panels, _quantities(dataset), strict=False):
         mean, spread = (values.reshape(-1) for values in _moments(np.asarray(dataset[variable], np.float64)))
         axes.fill_between(x, np.maximum(mean - spread, 0), mean + spread, color="#0072B2", alpha=0.2, linewidth=0)
         axes.plot(x, mean, color="#0072B2", marker="o", markersize=3)
-        style_axes(axes, title=f"{what}, mean ± spread, {fixed}", x=name, y=unit)
+        style_axes(axes, title=f"{_capital(what)}, mean ± spread, {fixed}", x=name, y=unit)
         axes.set_ylim(bottom=0)
     shares = {regime: share.reshape(-1) for regime, share in _shares(dataset).items()}
     axes = panels[2]
@@ -314,10 +374,10 @@ def _point(dataset: "xarray.Dataset") -> "matplotlib.figure.Figure":
     figure = new_figure(13.5, 4.8)
     panels = figure.subplots(1, 3)
     at = f"α = {float(dataset['alpha'][0]):.4g}, β = {float(dataset['beta'][0]):.4g}"
-    for axes, (variable, what, unit) in zip(panels, _CURVES, strict=False):
+    for axes, (variable, what, unit, _) in zip(panels, _quantities(dataset), strict=False):
         values = np.asarray(dataset[variable], np.float64).reshape(-1)
         axes.hist(values[np.isfinite(values)], bins=30, color="#0072B2")
-        style_axes(axes, title=f"{what} at {at}", x=unit, y="matrices")
+        style_axes(axes, title=f"{_capital(what)} at {at}", x=unit, y="matrices")
         light_axes(axes)
     shares = {regime: float(share[0, 0]) for regime, share in _shares(dataset).items()}
     panels[2].bar(list(shares), list(shares.values()), color=[REGIME_COLOURS[regime] for regime in shares])
