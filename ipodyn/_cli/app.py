@@ -60,7 +60,8 @@ def _map(
     alpha: o.AlphaGrid = "0:0.95:20",
     beta: o.BetaGrid = "0.5:10:20",
     lam: o.Lam = 0.8,
-    rounds: o.Rounds = 3000,
+    rounds: o.MapRounds = None,
+    analytic: o.Analytic = False,
     objective: o.ObjectiveOption = o.Objective.ipo,
     start: o.Start = None,
     seed: o.Seed = 0,
@@ -95,7 +96,9 @@ def _map(
         limit=limit,
         seed=seed,
     )
-    MapCommand(source, alpha, beta, lam, rounds, objective.value, start, seed, dtype.value, out).run()
+    MapCommand(
+        source, alpha, beta, lam, rounds, objective.value, start, seed, dtype.value, out, analytic=analytic
+    ).run()
 
 
 @app.command("rollout")

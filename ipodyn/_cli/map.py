@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import rich.console
     import xarray
 
+ROUNDS = 3000
 _BALANCED = ("three_cycle", "cycle")  # uniform policies stand still here, even where that is unstable
 
 
@@ -35,12 +36,13 @@ class MapCommand:
     alpha: str
     beta: str
     lam: float
-    rounds: int
+    rounds: int | None
     objective: str
     start: str | None
     seed: int
     dtype: str
     out: pathlib.Path
+    analytic: bool = False
 
     def run(self) -> None:
         alpha, beta = self._grid()
@@ -54,6 +56,11 @@ class MapCommand:
         screen = console()
         for line in _preamble(preferences, problem):
             say(screen, line)
+        without_meaning = [
+            name for name, value in (("--rounds", self.rounds), ("--start", self.start)) if value is not None
+        ]
+        if self.analytic and without_meaning:
+            say(screen, f"note      no rollouts with --analytic, so {' and '.join(without_meaning)} changed nothing")
         self._compute(store)
         dataset = store.load()
         self._write(dataset, preferences, problem, screen)
@@ -64,27 +71,29 @@ class MapCommand:
             check_alpha(alpha, name="--alpha")
             check_beta(beta, name="--beta")
             check_lam(self.lam, name="--lam")
-        if self.rounds < 1:
+        if self.rounds is not None and self.rounds < 1:
             raise CommandError(f"--rounds is {self.rounds}; run at least 1 round")
         return alpha, beta
 
     def _problem(self, preferences: PreferenceSet, alpha: np.ndarray, beta: np.ndarray) -> MapProblem:
         K = preferences.P.shape[-1]
+        start = self.start or ("off_centre" if self.source.problem in _BALANCED else "uniform")
         with foreseen(ValueError):
             return map_problem(
                 preferences.P.astype(self.dtype),
                 alpha=alpha,
                 beta=beta,
                 lam=self.lam,
-                num_steps=self.rounds,
+                num_steps=ROUNDS if self.rounds is None else self.rounds,
+                rollouts=not self.analytic,
                 objective=DPO() if self.objective == "dpo" else IPO(),
-                policy0=self._start(K),
+                policy0=None if self.analytic else self._start(K),
                 attributes={
                     "source": preferences.source,
                     "synthetic": preferences.synthetic,
                     "kind": self.source.kind,
                     "seed": self.seed,
-                    "start": self.start or ("off_centre" if self.source.problem in _BALANCED else "uniform"),
+                    **({} if self.analytic else {"start": start}),
                     "data_report": preferences.report.to_json(),
                 },
             )
@@ -104,7 +113,7 @@ class MapCommand:
             say(console(), f"{self.out} has {noun} regions of this run already; continuing")
         total = sum(region.stop - region.first for region in pending) * points
         try:
-            with Progress(total, f"{total:,} rollouts") as progress:
+            with Progress(total, f"{total:,} {'fixed points' if self.analytic else 'rollouts'}") as progress:
                 for region in pending:
                     fields = store.problem.compute(region.first, region.stop, progress=progress)
                     with writing(self.out):
@@ -167,9 +176,12 @@ def _preamble(preferences: PreferenceSet, problem: MapProblem) -> list[str]:
         f"map       {M:,} {'matrix' if M == 1 else 'matrices'} of {K} responses x {alpha.size} alphas {_span(alpha)} x "
         f"{beta.size} betas {_span(beta)}"
     )
+    how = "fixed points, no rollouts"
+    if "num_steps" in attributes:
+        how = f"{attributes['num_steps']:,} rounds, start {str(attributes['start']).replace('_', ' ')}"
     lines.append(
-        f"loops     {attributes['objective']}, lam {attributes['lam']:g}, {attributes['num_steps']:,} rounds, start "
-        f"{str(attributes['start']).replace('_', ' ')}, {attributes['dtype']} on {attributes['device']}"
+        f"loops     {attributes['objective']}, lam {attributes['lam']:g}, {how}, {attributes['dtype']} on "
+        f"{attributes['device']}"
     )
     return lines
 

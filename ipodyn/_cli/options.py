@@ -179,6 +179,18 @@ Lam = Annotated[
     ),
 ]
 Rounds = Annotated[int, _option("--rounds", panel=_DYNAMICS, help="Rounds of training and deployment to simulate.")]
+MapRounds = Annotated[
+    int | None,
+    _option("--rounds", panel=_DYNAMICS, help="Rounds of training and deployment to simulate; 3000 if not given."),
+]
+Analytic = Annotated[
+    bool,
+    _option(
+        "--analytic",
+        panel=_DYNAMICS,
+        help="Simulate nothing: regimes as the fixed points and their stability predict them.",
+    ),
+]
 ObjectiveOption = Annotated[Objective, _option("--objective", panel=_DYNAMICS, help="Training objective of a round.")]
 Start = Annotated[
     str | None,
