@@ -199,7 +199,7 @@ def _print_tables(
         ("By kind of matrix", ["kind", "matrices", *summary.NAMES], summary.kind_rows(dataset, kinds)),
         (
             "Matrices that converge least",
-            ["matrix", *summary.NAMES, "largest variance"],
+            summary.at_risk_columns(dataset),
             summary.at_risk_rows(dataset, preferences),
         ),
     ]
@@ -207,3 +207,8 @@ def _print_tables(
         if rows:
             say(target)
             target.print(table(title, columns, rows, decorated=decorated))
+    differences = summary.difference_lines(dataset)
+    if differences:
+        say(target)
+    for line in differences:
+        say(target, line)

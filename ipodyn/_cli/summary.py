@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, SupportsFloat
 import numpy as np
 
 from .._regimes import Regime
+from .._stability_map import CODES
 from ..data import PreferenceSet
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ NAMES = [regime.name for regime in Regime]
 _BANDS = 5
 _SAFE = 0.95
 _AT_RISK = 3
+DIFFERENCES = {
+    "stable_but_moving": "the fixed point is stable, yet the rollout keeps moving (a cycle beside it)",
+    "unstable_but_still": "the rollout stands still on an unstable fixed point (it starts there by symmetry)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,26 +91,54 @@ def kind_rows(dataset: "xarray.Dataset", kinds: Kinds) -> list[list[str]]:
     ]
 
 
+def difference_shares(dataset: "xarray.Dataset", axes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Share of the cells whose rollout contradicts the fixed point, by how; empty without both kinds of evidence."""
+    if "disagreement" not in dataset:
+        return {}
+    found = np.asarray(dataset["disagreement"])
+    return {name: np.mean(found == CODES["disagreement"].index(name), axis=axes) for name in DIFFERENCES}
+
+
+def difference_lines(dataset: "xarray.Dataset") -> list[str]:
+    """One line for each way in which some rollout contradicts its fixed point."""
+    cells = np.asarray(dataset["regime"]).size
+    numbers = {name: round(float(share) * cells) for name, share in difference_shares(dataset, (0, 1, 2)).items()}
+    return [
+        f"{number:,} {'cell' if number == 1 else 'cells'}: {DIFFERENCES[name]}"
+        for name, number in numbers.items()
+        if number
+    ]
+
+
+def _spread_of(dataset: "xarray.Dataset") -> str:
+    """What is largest where a loop is least calm: the variance, or, without rollouts, the radius."""
+    return "variance" if "variance" in dataset else "radius"
+
+
+def at_risk_columns(dataset: "xarray.Dataset") -> list[str]:
+    return ["matrix", *NAMES, f"largest {_spread_of(dataset)}"]
+
+
 def at_risk_rows(dataset: "xarray.Dataset", preferences: PreferenceSet) -> list[list[str]]:
     """The matrices that converge in the fewest cells."""
     by_matrix = shares(np.asarray(dataset["regime"]), (1, 2))
-    variance = _largest(np.asarray(dataset["variance"]))
-    order = np.lexsort((-variance, by_matrix[:, Regime.converges]))[:_AT_RISK]
+    largest = _largest(np.asarray(dataset[_spread_of(dataset)]))
+    order = np.lexsort((-largest, by_matrix[:, Regime.converges]))[:_AT_RISK]
     return [
         [
             f"{matrix} (prompt {preferences.prompts[matrix]})",
             *(_percent(share) for share in by_matrix[matrix]),
-            f"{variance[matrix]:.3g}",
+            f"{largest[matrix]:.3g}",
         ]
         for matrix in order
         if by_matrix[matrix, Regime.converges] < 1
     ]
 
 
-def _largest(variance: np.ndarray) -> np.ndarray:
+def _largest(values: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a matrix without any number has none that is largest
-        return np.nanmax(variance, axis=(1, 2))
+        return np.nanmax(values, axis=(1, 2))
 
 
 def write_cells(path: pathlib.Path, dataset: "xarray.Dataset") -> None:
@@ -114,9 +147,12 @@ def write_cells(path: pathlib.Path, dataset: "xarray.Dataset") -> None:
     columns: dict[str, np.ndarray] = {f"share_{name}": regime_shares[..., code] for code, name in enumerate(NAMES)}
     if "contraction_bound" in dataset:
         columns["share_certified"] = np.mean(np.asarray(dataset["contraction_bound"]) < 1, axis=0)
+    columns |= {f"share_{name}": share for name, share in difference_shares(dataset, (0,)).items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # cells without a number stay NaN
-        for name in ("variance", "entropy"):
+        for name in ("variance", "entropy", "radius", "fixed_point_entropy"):
+            if name not in dataset:
+                continue
             values = np.asarray(dataset[name], np.float64)
             columns[f"mean_{name}"], columns[f"std_{name}"] = np.nanmean(values, 0), np.nanstd(values, 0)
     with path.open("w", newline="") as file:
@@ -132,16 +168,20 @@ def write_cells(path: pathlib.Path, dataset: "xarray.Dataset") -> None:
 def write_matrices(path: pathlib.Path, dataset: "xarray.Dataset", preferences: PreferenceSet, kinds: Kinds) -> None:
     """matrices.csv: one row for each matrix, in the order of the map."""
     by_matrix = shares(np.asarray(dataset["regime"]), (1, 2))
-    variance = _largest(np.asarray(dataset["variance"]))
+    differing = difference_shares(dataset, (1, 2))
+    largest = {
+        f"largest_{name}": _largest(np.asarray(dataset[name])) for name in ("variance", "radius") if name in dataset
+    }
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        heads = [*(f"share_{name}" for name in NAMES), "largest_variance"]
+        heads = [*(f"share_{name}" for name in NAMES), *(f"share_{name}" for name in differing), *largest]
         writer.writerow(["matrix", "prompt", "responses", "cyclic", "strongly_transitive", *heads])
         for matrix in range(len(preferences)):
             members = " ".join(str(response) for response in preferences.responses[matrix])
             kind = [int(kinds.cyclic[matrix]), int(kinds.st[matrix])]
-            values = [*(_number(share) for share in by_matrix[matrix]), _number(variance[matrix])]
-            writer.writerow([matrix, preferences.prompts[matrix], members, *kind, *values])
+            values = [*by_matrix[matrix], *(column[matrix] for column in (differing | largest).values())]
+            numbers = [_number(value) for value in values]
+            writer.writerow([matrix, preferences.prompts[matrix], members, *kind, *numbers])
 
 
 def _number(value: SupportsFloat) -> str:

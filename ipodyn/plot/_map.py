@@ -44,7 +44,7 @@ _ANALYTIC = [
 _MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a share that matters before it is the largest
 _DIFFERENCES = {  # disagreement: marker, what it says
     "stable_but_moving": ("o", "move beside a stable fixed point"),
-    "unstable_but_still": ("x", "stand still on an unstable one"),
+    "unstable_but_still": ("x", "stand still on an unstable fixed point"),
 }
 _LEAST = 0.25  # with four regimes the largest share is at least this
 _BOUND = {"color": "#111111", "rim": "white"}
