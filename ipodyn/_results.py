@@ -36,7 +36,9 @@ class RESULTS(eqx.Enumeration):
         "The loop is stable over the whole range that was searched: there is no critical value up to its end. Raise "
         "`largest` to look further."
     )
-    unstable_throughout = "The loop is unstable from the smallest value of the parameter on, so there is no crossing from the stable side."
+    unstable_throughout = (
+        "The loop is unstable from the smallest value of the parameter on: there is no crossing from the stable side."
+    )
     lost_finiteness = (
         "The iterates left the finite numbers: the step is too large for this problem. Lower the optimiser's "
         "learning rate, or use `objective.optimum`, which needs none."
