@@ -36,6 +36,21 @@ def dataset(rng, M=5, alpha=None, beta=None, **attributes):
     )
 
 
+def analytic_dataset(rng, M=5, **grid):
+    """A made-up map without rollouts: matrix m loses stability where alpha + beta / 10 reaches 1.5 - m / 10."""
+    data = dataset(rng, M=M, **grid).drop_vars(["variance", "entropy"]).drop_attrs(deep=False)
+    shift = np.arange(M)[:, None, None] / 10
+    data["radius"] = data["contraction_bound"] - 0.5 + xarray.DataArray(shift[:, 0, 0], dims="matrix")
+    data["fixed_point_entropy"] = data["radius"] / 3
+    return data.assign_attrs(lam=0.5)
+
+
+def contours(axes):
+    """The vertices of the contour lines of a panel."""
+    found: Any = [path.vertices for line in axes.collections[1:] for path in line.get_paths()]
+    return found
+
+
 def heat(axes):
     """The numbers of a panel's colour mesh, (beta, alpha)."""
     return np.ma.filled(axes.collections[0].get_array(), np.nan)
@@ -75,6 +90,63 @@ def test_boundaries_lie_where_they_should(rng):
     # Both fields are linear in alpha and beta, so that the contour is exact.
     for vertices, level in zip(lines, (1.0, 1.1), strict=True):
         np.testing.assert_allclose(vertices[:, 0] + vertices[:, 1] / 10, level, atol=1e-12)
+
+
+def test_maps_without_rollouts_show_the_fixed_points(rng):
+    data = analytic_dataset(rng)
+    figure = plot.stability_map(data)
+    heading = figure.get_suptitle()
+    assert "fixed points, no rollouts" in heading and "rounds" not in heading
+    for name, what in (("radius", "spectral radius"), ("fixed_point_entropy", "entropy of the fixed point")):
+        values = data[name].values
+        np.testing.assert_allclose(heat(titled(figure, f"Mean {what}")), values.mean(0).T)
+        np.testing.assert_allclose(heat(titled(figure, f"Spread of {what}")), values.std(0).T)
+    drawn(figure)
+    drawn(plot.stability_map(analytic_dataset(rng, beta=[2.0])))
+    drawn(plot.stability_map(analytic_dataset(rng, alpha=[0.2], beta=[2.0])))
+
+
+def test_the_first_matrix_to_lose_stability_has_its_line(rng):
+    data = analytic_dataset(rng).drop_vars("contraction_bound")
+    data["radius"].values[4, 3, 4] = np.nan  # the others still have a number there
+    data["radius"].values[:, 0, 0] = np.nan  # no matrix has one
+    figure = plot.stability_map(data)
+    # Linear fields: exact contours. The median matrix is the third, 1.5 - 0.2; the first to lose stability the fifth,
+    # whose line is only shifted next to the cell where it has no fixed point.
+    (median,) = contours(titled(figure, "Mean spectral radius"))
+    sums = median[:, 0] + median[:, 1] / 10
+    assert np.median(sums) == pytest.approx(1.3, abs=1e-12)
+    panel = titled(figure, "Share that converges")
+    dashed = [v for v in contours(panel) if np.median(v[:, 0] + v[:, 1] / 10) == pytest.approx(1.1, abs=1e-9)]
+    assert len(dashed) == 1 and np.isfinite(dashed[0]).all()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "the first matrix to lose stability" in labels
+    drawn(figure)
+
+
+def test_cells_whose_verdicts_differ_are_marked(rng):
+    data = dataset(rng, M=30)
+    codes = np.zeros(data["regime"].shape, np.int8)
+    flags = {"flag_values": [0, 1, 2], "flag_meanings": "none stable_but_moving unstable_but_still"}
+    data["disagreement"] = (("matrix", "alpha", "beta"), codes, flags)
+
+    def marks(figure):
+        lines = titled(figure, "Regime of most").lines
+        return {line.get_marker(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines}
+
+    def legend(figure):
+        return " ".join(text.get_text() for text in figure.legends[0].get_texts())
+
+    data["disagreement"].values[0, 1, 1] = 1  # one of thirty: too few to be marked
+    figure = plot.stability_map(data)
+    assert marks(figure) == {} and "stable fixed point" not in legend(figure)
+    data["disagreement"].values[:2, 2, 3] = 1
+    data["disagreement"].values[5:9, 4, 0] = 2
+    figure = plot.stability_map(data)
+    alpha, beta = data.alpha.values, data.beta.values
+    assert marks(figure) == {"o": [(alpha[2], beta[3])], "x": [(alpha[4], beta[0])]}
+    assert "move beside a stable fixed point" in legend(figure) and "on an unstable fixed point" in legend(figure)
+    drawn(figure)
 
 
 def test_most_common_regime_gives_the_colour(rng):
