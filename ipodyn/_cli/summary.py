@@ -96,7 +96,8 @@ def difference_shares(dataset: "xarray.Dataset", axes: tuple[int, ...]) -> dict[
     if "disagreement" not in dataset:
         return {}
     found = np.asarray(dataset["disagreement"])
-    return {name: np.mean(found == CODES["disagreement"].index(name), axis=axes) for name in DIFFERENCES}
+    codes = {name: CODES["disagreement"].index(name) for name in DIFFERENCES}
+    return {name: np.asarray(np.mean(found == code, axis=axes)) for name, code in codes.items()}
 
 
 def difference_lines(dataset: "xarray.Dataset") -> list[str]:
