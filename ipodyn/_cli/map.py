@@ -194,8 +194,9 @@ def _print_tables(
     target: "rich.console.Console", dataset: "xarray.Dataset", preferences: PreferenceSet, kinds: summary.Kinds
 ) -> None:
     decorated = target.is_terminal
+    predicted = "" if "variance" in dataset else ", predicted by the fixed points"
     tables = [
-        ("Share of cells in each regime", summary.band_columns(dataset), summary.band_rows(dataset)),
+        (f"Share of cells in each regime{predicted}", summary.band_columns(dataset), summary.band_rows(dataset)),
         ("By kind of matrix", ["kind", "matrices", *summary.NAMES], summary.kind_rows(dataset, kinds)),
         (
             "Matrices that converge least",
