@@ -168,11 +168,12 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
             _heat(figure, axes, edges, values, unit, colours)
             style_axes(axes, title=title)
     shares = _shares(dataset)
+    regime = "Predicted regime" if _without_rollouts(dataset) else "Regime"
     _dominant(panels[0, -1], edges, shares)
     for name, mask in _differences(dataset).items():
         a, b = np.nonzero(mask)
         panels[0, -1].plot(alpha[a], beta[b], **_mark(name))
-    style_axes(panels[0, -1], title="Regime of most matrices (paler: of fewer)")
+    style_axes(panels[0, -1], title=f"{regime} of most matrices (paler: of fewer)")
     _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0.0, high=1.0)
     style_axes(panels[1, -1], title="Share that converges")
     for axes in panels[:, -1]:
