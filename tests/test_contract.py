@@ -15,11 +15,15 @@ K = 3
 
 
 class Map(NamedTuple):
-    """`make(P, pi_ref, policy)`; `depth` says how many roundings may add up, `reverse` whether it has a gradient."""
+    """`make(P, pi_ref, policy)`; `depth` says how many roundings may add up, `reverse` whether it has a gradient.
+
+    `float32` is False where compiling once more is not worth it: the same code as of another line.
+    """
 
     make: Callable
     depth: int = 8
     reverse: bool = True
+    float32: bool = True
 
 
 def round_of(objective, **parameters):
@@ -45,14 +49,16 @@ MAPS = {
     "MRS IPO alpha 1": Map(round_of(IPO(), alpha=1.0, beta=2.0, lam=0.0)),
     "MRS DPO": Map(round_of(DPO(), alpha=0.5, beta=2.0, lam=0.8), depth=100),
     "rollout final": Map(rollout_of(IPO()), depth=100),
-    "rollout DPO": Map(rollout_of(DPO()), depth=500),
+    "rollout DPO": Map(rollout_of(DPO()), depth=500, float32=False),
 }
 
 
-@pytest.mark.parametrize("name", MAPS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+CASES = [(name, dtype) for name in MAPS for dtype in ("float64", "float32") if dtype == "float64" or MAPS[name].float32]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_map_contract(rng, name, dtype):
-    chosen = MAPS[name]
+    chosen, dtype = MAPS[name], np.dtype(dtype)
     upper = np.triu(rng.uniform(0.1, 0.9, size=(K, K)), 1)
     P = (upper + np.tril(1 - upper.T, -1) + np.eye(K) / 2).astype(dtype)
     ref = rng.dirichlet(np.full(K, 2.0)).astype(dtype)

@@ -89,7 +89,11 @@ CORNERS = [[1.0, 0.0, 0.0], [0.0, 0.5, 0.5], [1e-30, 1.0, 0.0], [1 / 3, 1 / 3, 1
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
 def test_no_nan_at_corners_in_float32(objective, dtype=jnp.float32):
-    """alpha, lam in {0, 1}, beta up to 1e4, zeros in start, reference and sampler: 30 rounds and their derivatives."""
+    """alpha, lam in {0, 1}, beta up to 1e4, zeros in start, reference and sampler: 5 rounds and their derivatives.
+
+    No more rounds: at an unstable fixed point a derivative grows by up to beta lam ||A|| / 3 = 2e3 in each, and float32
+    ends at 1e38.
+    """
     P = ipodyn.problems.three_cycle(0.3).astype(dtype)
     corners = [jnp.asarray(c, dtype) for c in CORNERS]
     points = [
@@ -106,7 +110,7 @@ def test_no_nan_at_corners_in_float32(objective, dtype=jnp.float32):
 
     def run(P, alpha, beta, lam, start, ref, sampler):
         loop = MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=ref, pi_0=sampler, objective=objective)
-        found = ipodyn.rollout(loop, start, num_steps=30, throw=False)
+        found = ipodyn.rollout(loop, start, num_steps=5, throw=False)
         total = found.final @ jnp.array([1.0, 2.0, -1.0], dtype) + found.variance + found.entropy
         return total, found
 
@@ -120,7 +124,6 @@ def test_no_nan_at_corners_in_float32(objective, dtype=jnp.float32):
         [a > 0 and (np.asarray(s) > 0).all() and (np.asarray(r) > 0).all() for a, _, _, s, r, _ in points]
     )
     assert inside.any() and all(np.isfinite(np.asarray(leaf)[inside]).all() for leaf in jax.tree.leaves(gradients))
-    # logits of size 30 rounds x beta x eps
     np.testing.assert_allclose(np.sum(found.final, axis=1), 1, rtol=4 * float(jnp.finfo(dtype).eps))
 
 
@@ -131,14 +134,18 @@ def test_divergence_is_never_a_number():
     assert np.isnan(loop(jnp.full(3, 1 / 3))).all()
     cycle = MRS(ipodyn.problems.three_cycle(0.5), alpha=0.5, beta=1.0, lam=1.0, objective=DPO())
     assert np.isfinite(cycle(jnp.array([0.5, 0.3, 0.2]))).all()
+
+    def save(policy):
+        return policy
+
     for one, start in ((loop, None), (cycle, [0.5, 0.3, 0.2])):
-        found = ipodyn.rollout(one, start, num_steps=300, throw=False, save=lambda p: p)
+        found = ipodyn.rollout(one, start, num_steps=300, throw=False, save=save)
         assert bool(found.result == ipodyn.RESULTS.diverging_scores)
         numbers = (found.final, found.mean, found.variance, found.entropy, found.residual, found.saved[-1])
         assert all(np.isnan(x).all() for x in numbers)
         assert int(ipodyn.classify(found)) == ipodyn.Regime.unresolved
         with pytest.raises(Exception, match="no finite optimum"):
-            ipodyn.rollout(one, start, num_steps=300)
+            ipodyn.rollout(one, start, num_steps=300, save=save)
     early = np.asarray(found.saved)[:3]
     assert np.isfinite(early).all()  # before it failed
 
