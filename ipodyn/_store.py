@@ -4,10 +4,13 @@
     folder/map.zarr            the fields; one chunk along `matrix` per region, so that writers never share a chunk
     folder/regions/00012.json  written last: region 12 is finished, with checksums of its fields
 
-Any number of processes may fill one store; each region is written whole by whoever takes it.
+Any number of processes may fill one store, on any number of machines: each region is written whole by whoever takes
+it, and `Store.share` deals the regions out so that no two need to talk.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +18,7 @@ import pathlib
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +30,13 @@ if TYPE_CHECKING:
     import zarr
 
 FORMAT = 1
+# A region is the unit of work that a killed process loses and that many processes share: some dozens of them where the
+# job is large, none so small that writing it would take as long as computing it.
 POINTS_PER_REGION = 1 << 18
+LEAST_POINTS_PER_REGION = 1 << 16
+REGIONS = 64
 SCRATCH = ".unfinished-"  # what a killed process may leave behind under such a name is nobody's
+_DECISIVE = {"format": "format", "ipodyn_version": "version of ipodyn", "hash": "inputs"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +60,32 @@ def fingerprint(problem: MapProblem) -> str:
     return digest.hexdigest()
 
 
-def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Written under another name and renamed, so that a reader never sees half of it."""
+def matrices_per_region(problem: MapProblem, parts: int) -> int:
+    """How many matrices make a region, if `parts` processes are to have something to do."""
+    per_matrix, M = problem.grid.points_per_matrix, problem.num_matrices
+    points = min(POINTS_PER_REGION, max(LEAST_POINTS_PER_REGION, M * per_matrix // REGIONS))
+    return max(1, min(points // per_matrix, M // parts))
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any], *, first: bool = False) -> None:
+    """Written under another name and renamed, so that a reader never sees half of it; `first` keeps what is there."""
     scratch = path.with_name(f"{SCRATCH}{path.name}.{uuid.uuid4().hex}")
     with open(scratch, "w") as file:
         json.dump(content, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(scratch, path)
+    try:
+        if first:
+            with contextlib.suppress(FileExistsError):
+                os.link(scratch, path)  # unlike a rename it fails if another process was faster
+    except OSError:  # a file system without links
+        if not path.exists():
+            os.replace(scratch, path)
+    else:
+        if not first:
+            os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _checksum(array: np.ndarray) -> str:
@@ -69,58 +95,53 @@ def _checksum(array: np.ndarray) -> str:
 class Store:
     """The folder of one run; `Store.open` creates it, continues it, or refuses it."""
 
-    def __init__(self, folder: pathlib.Path, problem: MapProblem):
+    def __init__(self, folder: pathlib.Path, problem: MapProblem, run: str, per_region: int):
         self.folder = folder
         self.problem = problem
-        per_region = max(1, POINTS_PER_REGION // problem.grid.points_per_matrix)
+        self.run = run  # what the run is called in its manifest: a name that no other run has
+        self.per_region = per_region
         starts = range(0, problem.num_matrices, per_region)
         self.regions = [
             Region(index, first, min(first + per_region, problem.num_matrices)) for index, first in enumerate(starts)
         ]
-        self.per_region = per_region
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], problem: MapProblem) -> "Store":
-        """Create the store of this problem, or continue one of the same problem.
+    def open(cls, folder: str | os.PathLike[str], problem: MapProblem, *, parts: int = 1) -> "Store":
+        """Create the store of this problem, or continue one of the same problem; several processes may do so at once.
 
-        Raises `ValueError` with one line if the folder holds another run or files that are not of a run.
+        `parts`: how many processes will share the regions, if known; it counts when the store is created. Raises
+        `ValueError` with one line if the folder holds another run or files that are not of a run.
         """
         folder = pathlib.Path(folder)
-        store = cls(folder, problem)
+        per_region = matrices_per_region(problem, parts)
         manifest = {
             "format": FORMAT,
             "hash": fingerprint(problem),
             "ipodyn_version": problem.attributes()["ipodyn_version"],
-            "matrices_per_region": store.per_region,
-            "num_regions": len(store.regions),
+            "run": uuid.uuid4().hex,
+            "matrices_per_region": per_region,
+            "num_regions": -(-problem.num_matrices // per_region),
             "attributes": problem.attributes(),
         }
         run_file = folder / "run.json"
-        if run_file.exists():
-            store._check_same(run_file, manifest)
-        elif folder.exists() and not folder.is_dir():
+        if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; name a folder for the outputs.")
-        elif folder.exists() and any(not path.name.startswith(SCRATCH) for path in folder.iterdir()):
+        foreign = folder.exists() and any(not path.name.startswith(SCRATCH) for path in folder.iterdir())
+        if foreign and not run_file.exists():
             raise ValueError(f"{folder} is not empty and holds no run of ipodyn; name another folder for the outputs.")
         # The manifest comes first: whenever the process dies, the folder is either empty or known to be this run's.
         folder.mkdir(parents=True, exist_ok=True)
         if not run_file.exists():
-            _write_json(run_file, manifest)
+            _write_json(run_file, manifest, first=True)
+        # Whose manifest it is was decided just now or long ago; all go by the one that is there.
+        store = cls(folder, problem, *_agreed(run_file, manifest))
         (folder / "regions").mkdir(exist_ok=True)
         store._create_arrays()
         return store
 
-    def _check_same(self, run_file: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-        try:
-            found = json.loads(run_file.read_text())
-        except (OSError, json.JSONDecodeError):
-            raise ValueError(f"{run_file} cannot be read as a manifest; name another folder for the outputs.") from None
-        for key, what in (("format", "format"), ("ipodyn_version", "version of ipodyn"), ("hash", "inputs")):
-            if found.get(key) != manifest[key]:
-                raise ValueError(
-                    f"{self.folder} holds another run (different {what}); name another folder for the outputs, "
-                    "or repeat the options of that run to continue it."
-                )
+    def share(self, part: int, parts: int) -> list[Region]:
+        """The regions of one of `parts` processes, `part` = 0 .. parts - 1; together they have each region once."""
+        return self.regions[part::parts]
 
     def _create_arrays(self) -> None:
         """Make the empty arrays beside their place and rename them into it: whoever is first wins, all agree."""
@@ -158,35 +179,47 @@ class Store:
             if not place.exists():
                 raise
 
-    def _arrays(self) -> "zarr.Group":
+    @functools.cached_property
+    def _arrays(self) -> "dict[str, zarr.Array]":
         import zarr
 
-        return zarr.open_group(self.folder / "map.zarr", mode="r+")
+        group = zarr.open_group(self.folder / "map.zarr", mode="r+")
+        return {name: group[name] for name in self.problem.variables()}  # pyright: ignore[reportReturnType]
 
     def _mark(self, region: Region) -> pathlib.Path:
         return self.folder / "regions" / f"{region.index:05d}.json"
 
-    def pending(self) -> list[Region]:
-        """Regions that are missing, or whose chunks no longer agree with their checksums."""
-        return [region for region in self.regions if not self._finished(region)]
+    def pending(self, regions: Sequence[Region] | None = None) -> list[Region]:
+        """Those of the regions (None: all) that are missing, or whose chunks no longer agree with their checksums."""
+        return [region for region in self._of(regions) if not self._finished(region)]
+
+    def missing(self, regions: Sequence[Region] | None = None) -> list[Region]:
+        """Those of the regions (None: all) that nobody has finished; a glance, without reading what is there."""
+        return [region for region in self._of(regions) if not self._mark(region).exists()]
+
+    def _of(self, regions: Sequence[Region] | None) -> Sequence[Region]:
+        return self.regions if regions is None else regions
 
     def _finished(self, region: Region) -> bool:
         try:
             sums = json.loads(self._mark(region).read_text())["sha256"]
-            group = self._arrays()
             return all(
-                _checksum(np.asarray(group[name][region.first : region.stop])) == sums[name]  # pyright: ignore
-                for name in self.problem.variables()
+                _checksum(np.asarray(array[region.first : region.stop])) == sums[name]
+                for name, array in self._arrays.items()
             )
         except Exception:  # a truncated chunk fails in as many ways as there are codecs; all mean: compute it again
             return False
 
+    def discard(self, regions: Sequence[Region]) -> None:
+        """They count as missing from now on."""
+        for region in regions:
+            self._mark(region).unlink(missing_ok=True)
+
     def write(self, region: Region, fields: Mapping[str, np.ndarray]) -> None:
         """Write all fields of a region, then its mark."""
-        group = self._arrays()
-        for name in self.problem.variables():
-            group[name][region.first : region.stop] = fields[name]  # pyright: ignore[reportArgumentType, reportIndexIssue]
-        sums = {name: _checksum(fields[name]) for name in self.problem.variables()}
+        for name, array in self._arrays.items():
+            array[region.first : region.stop] = fields[name]
+        sums = {name: _checksum(fields[name]) for name in self._arrays}
         _write_json(self._mark(region), {"first": region.first, "stop": region.stop, "sha256": sums})
 
     def load(self) -> "xarray.Dataset":
@@ -197,6 +230,22 @@ class Store:
             warnings.simplefilter("ignore")  # zarr's notes on format details are not the user's concern
             with xarray.open_zarr(self.folder / "map.zarr", consolidated=False, chunks=None) as dataset:
                 return dataset.load()
+
+
+def _agreed(run_file: pathlib.Path, manifest: Mapping[str, Any]) -> tuple[str, int]:
+    """Name and matrices per region of the run that is there; `ValueError` if it is another than that of `manifest`."""
+    try:
+        found = json.loads(run_file.read_text())
+        differing = [key for key in _DECISIVE if found.get(key) != manifest[key]]
+        run, per_region = (None, None) if differing else (str(found["run"]), int(found["matrices_per_region"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{run_file} cannot be read as a manifest; name another folder for the outputs.") from None
+    if run is None or per_region is None:
+        raise ValueError(
+            f"{run_file.parent} holds another run (different {_DECISIVE[differing[0]]}); name another folder for the "
+            "outputs, or repeat the options of that run to continue it."
+        )
+    return run, per_region
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from . import options as o
 from .errors import CommandError, Stopped, one_line
 from .map import MapCommand
 from .rollout import RolloutCommand
+from .sharing import Sharing
 from .sources import Source
 
 app = typer.Typer(
@@ -74,6 +75,11 @@ def _map(
             help="Folder for the results: a new or empty one, or that of the same run, which is then continued.",
         ),
     ] = pathlib.Path("ipodyn-map"),
+    task: o.Task = None,
+    distributed: o.Distributed = False,
+    coordinator: o.Coordinator = None,
+    num_processes: o.NumProcesses = None,
+    process_id: o.ProcessId = None,
 ) -> None:
     """The stability map of a set of preference matrices: regime, variance and entropy over alpha and beta.
 
@@ -96,8 +102,9 @@ def _map(
         limit=limit,
         seed=seed,
     )
+    sharing = Sharing(task, distributed, coordinator, num_processes, process_id)
     MapCommand(
-        source, alpha, beta, lam, rounds, objective.value, start, seed, dtype.value, out, analytic=analytic
+        source, alpha, beta, lam, rounds, objective.value, start, seed, dtype.value, out, analytic, sharing
     ).run()
 
 

@@ -18,6 +18,7 @@ from . import summary
 from .errors import CommandError, Stopped, foreseen, writing
 from .options import parse_grid, parse_policy
 from .output import Progress, console, say, table, write_whole
+from .sharing import Share, Sharing
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -43,17 +44,21 @@ class MapCommand:
     dtype: str
     out: pathlib.Path
     analytic: bool = False
+    sharing: Sharing = dataclasses.field(default_factory=Sharing)
 
     def run(self) -> None:
         alpha, beta = self._grid()
+        self.sharing.check()
         if self.dtype == "float64":
             jax.config.update("jax_enable_x64", True)
         _need_extras()
+        share = self.sharing.join()
         preferences = self.source.load()
         problem = self._problem(preferences, alpha, beta)
         with foreseen(ValueError), writing(self.out):
-            store = Store.open(self.out, problem)
-        screen = console()
+            store = Store.open(self.out, problem, parts=share.parts)
+        share.check_folder(store)
+        screen = console(quiet=not share.leads)
         for line in _preamble(preferences, problem):
             say(screen, line)
         without_meaning = [
@@ -61,9 +66,9 @@ class MapCommand:
         ]
         if self.analytic and without_meaning:
             say(screen, f"note      no rollouts with --analytic, so {' and '.join(without_meaning)} changed nothing")
-        self._compute(store)
-        dataset = store.load()
-        self._write(dataset, preferences, problem, screen)
+        self._compute(store, share, screen)
+        if share.leads and self._complete(store, share, screen):
+            self._write(store.load(), preferences, problem, screen)
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray]:
         alpha, beta = parse_grid(self.alpha, "--alpha"), parse_grid(self.beta, "--beta")
@@ -103,27 +108,44 @@ class MapCommand:
             return parse_policy(self.start, K).astype(self.dtype)
         return off_centre(K).astype(self.dtype) if self.source.problem in _BALANCED else None
 
-    def _compute(self, store: Store) -> None:
-        """Fill what the store lacks."""
-        pending = store.pending()
+    def _compute(self, store: Store, share: Share, screen: "rich.console.Console") -> None:
+        """Fill what the store lacks of this process's share, and wait for the others of its job."""
+        own = share.regions(store)
+        pending = store.pending(own)
+        store.discard(pending)
         points = store.problem.grid.points_per_matrix
-        finished = len(store.regions) - len(pending)
-        if finished:
-            noun = "all" if not pending else f"{finished} of {len(store.regions)}"
-            say(console(), f"{self.out} has {noun} regions of this run already; continuing")
+        if share.words:
+            say(screen, f"share     {share.words}: {len(own)} of {len(store.regions)} regions")
+        if finished := len(own) - len(pending):
+            noun = "all" if not pending else f"{finished} of {len(own)}"
+            say(
+                screen, f"{self.out} has {noun} regions of this {'share' if share.words else 'run'} already; continuing"
+            )
         total = sum(region.stop - region.first for region in pending) * points
+        what = f"{total:,} {'fixed points' if self.analytic else 'rollouts'}" + (
+            f" ({share.words})" if share.words else ""
+        )
         try:
-            with Progress(total, f"{total:,} {'fixed points' if self.analytic else 'rollouts'}") as progress:
+            with Progress(total, what) as progress:
                 for region in pending:
                     fields = store.problem.compute(region.first, region.stop, progress=progress)
                     with writing(self.out):
                         store.write(region, fields)
                     progress.advance((region.stop - region.first) * points)
-                    finished += 1
+            share.wait(store)
         except KeyboardInterrupt:
+            kept = len(store.regions) - len(store.missing())
             raise Stopped(
-                f"stopped; {self.out} keeps {finished} of {len(store.regions)} regions, and the same command continues"
+                f"stopped; {self.out} keeps {kept} of {len(store.regions)} regions, and the same command continues"
             ) from None
+
+    def _complete(self, store: Store, share: Share, screen: "rich.console.Console") -> bool:
+        """Whether the other processes are done too; says what is left to them."""
+        left = [] if share.parts == 1 else store.missing() or store.pending()
+        if left:
+            say(screen, f"{share.words} is done; {len(left)} of {len(store.regions)} regions are left to other tasks,")
+            say(screen, "the last of which writes the tables and the picture")
+        return not left
 
     def _write(
         self, dataset: "xarray.Dataset", preferences: PreferenceSet, problem: MapProblem, screen: "rich.console.Console"

@@ -14,6 +14,7 @@ from .errors import CommandError, foreseen
 _DATA = "Data (one of these; none of them: a synthetic set)"
 _DYNAMICS = "Loop"
 _RUN = "Run"
+_MANY = "Many processes (on one --out that all of them see)"
 
 
 class Kind(enum.StrEnum):
@@ -203,6 +204,38 @@ Start = Annotated[
 ]
 Seed = Annotated[int, _option("--seed", panel=_RUN, help="Seed of all random draws; the same seed, the same result.")]
 PrecisionOption = Annotated[Precision, _option("--dtype", panel=_RUN, help="Floating-point numbers to compute in.")]
+
+Task = Annotated[
+    str | None,
+    _option(
+        "--task",
+        panel=_MANY,
+        metavar="I/N",
+        help="Compute only part I = 1..N of the map, such as $SLURM_ARRAY_TASK_ID/64. The tasks need not know of one "
+        "another; the last to finish writes tables and picture.",
+    ),
+]
+Distributed = Annotated[
+    bool,
+    _option(
+        "--distributed",
+        panel=_MANY,
+        help="This is one process of a JAX job, as the cluster's environment says (Slurm, Open MPI, TPU or GPU pod).",
+    ),
+]
+Coordinator = Annotated[
+    str | None,
+    _option(
+        "--coordinator",
+        panel=_MANY,
+        metavar="HOST:PORT",
+        help="Where process 0 of a JAX job listens, if the environment does not say; needs the next two.",
+    ),
+]
+NumProcesses = Annotated[int | None, _option("--num-processes", panel=_MANY, metavar="N", help="Processes of the job.")]
+ProcessId = Annotated[
+    int | None, _option("--process-id", panel=_MANY, metavar="I", help="Which of them this is, from 0.")
+]
 
 
 def parse_grid(text: str, name: str) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -18,12 +19,12 @@ from .errors import writing
 _PLAIN_WIDTH = 110  # of lines that go to a file or a pipe
 
 
-def console(file: Any = None) -> rich.console.Console:
-    """For text to stdout, or to `file`; colours and widths only where a terminal is."""
+def console(file: Any = None, *, quiet: bool = False) -> rich.console.Console:
+    """For text to stdout, or to `file`; colours and widths only where a terminal is; `quiet` says nothing."""
     stream = sys.stdout if file is None else file
     on_terminal = hasattr(stream, "isatty") and stream.isatty()
     width = None if on_terminal else _PLAIN_WIDTH
-    return rich.console.Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False)
+    return rich.console.Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False, quiet=quiet)
 
 
 def say(target: rich.console.Console, text: str = "") -> None:
@@ -50,7 +51,7 @@ def table(title: str, columns: list[str], rows: list[list[str]], *, decorated: b
 def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """`write` fills a file under another name, which then takes the place of `path`: never half a file."""
     # The suffix stays last, since writers choose the format by it.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     with writing(path):
         try:
             write(partial)
