@@ -95,9 +95,12 @@ class MRS(eqx.Module):
 
     def round(self) -> "Round":
         """The loop in its normal form, for many rounds on logits."""
-        log_ref = log_policy(self.pi_ref)
+        anchor = (1 - self.alpha)[None] * log_policy(self.pi_ref)
+        # (1 - alpha) log 0 jumps at alpha = 1: its derivative there is taken as 0, where -LOG_ZERO would overflow.
+        excluded = jnp.broadcast_to(jnp.where(self.alpha < 1, LOG_ZERO, 0.0).astype(self.P.dtype)[None], anchor.shape)
+        drive = jnp.where(self.pi_ref > 0, anchor, excluded)
         response = self.objective.response(self.P, beta=self.beta, lam=self.lam, pi_0=self.pi_0)
-        return Round(self.alpha, (1 - self.alpha)[None] * log_ref, response)
+        return Round(self.alpha, drive, response)
 
     def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
         """One round: the policy trained on the data that `policy` samples; NaN where no finite scores exist."""
