@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._linear import UNROLLED_UP_TO, solve
+from ._linear import UNROLLED_UP_TO
 from ._objectives import AbstractResponse, LinearResponse
 from ._simplex import matvec
 from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
@@ -100,9 +100,23 @@ class Pull(eqx.Module):
         eye = jnp.eye(K, dtype=X.dtype).reshape((K, K) + (1,) * (X.ndim - 2))
         matrix = eye - X
         if self.is_linear and K <= UNROLLED_UP_TO:
-            return solve(matrix[:, :, None], rhs)
+            return _eliminate(matrix, rhs)
         front = jnp.moveaxis(matrix, (0, 1), (-2, -1))
         return jnp.moveaxis(jnp.linalg.solve(front, jnp.moveaxis(rhs, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+
+
+def _eliminate(matrix: PreferenceBlock, rhs: Float[Array, "K columns *batch"]) -> Float[Array, "K columns *batch"]:
+    """Gauss-Jordan without pivoting, a column at a time, batch behind.
+
+    For matrices diagonally similar to the identity plus a skew one: every pivot is at least 1.
+    """
+    K = matrix.shape[0]
+    rows = jnp.concatenate([matrix, rhs], axis=1)
+    for k in range(K):
+        pivot = rows[k, 1:] / rows[k, 0][None]
+        others = rows[:, 1:] - rows[:, :1] * pivot[None]
+        rows = jnp.concatenate([others[:k], pivot[None], others[k + 1 :]])
+    return rows
 
 
 class Settled(NamedTuple):
