@@ -62,8 +62,9 @@ def sweep(
     Returns an `Orbit` of NumPy arrays with a leading axis of length N; `jax.vmap(classify)` gives the regimes. A loop
     that stands still, to a few roundings, for a chunk of rounds counts as settled and its remaining rounds are not
     computed; all others agree with `rollout` to rounding. Failures (DPO without finite scores) are data: `.result`
-    tells, and the statistics of that loop are NaN. Beyond `loops` itself, memory on the devices grows with neither N nor
-    `num_steps`. Raises `ValueError` for wrong shapes or values. Source: Chen et al., arXiv 2602.12180, section on MRS.
+    tells, and the statistics of that loop are NaN. Beyond `loops` itself, memory on the devices grows with neither N
+    nor `num_steps`. Raises `ValueError` for wrong shapes or values. Source: Chen et al., arXiv 2602.12180, section on
+    MRS.
 
     >>> import ipodyn, jax, jax.numpy as jnp
     >>> P = ipodyn.problems.three_cycle(0.5)
