@@ -17,9 +17,7 @@ _EVERY_PAIR = "average the two orders, P = (P + 1 - P.T) / 2"
 def _host_floats(values: HostArray, name: str) -> np.ndarray:
     """`values` as a NumPy array in its own floating dtype; integers and booleans become float64."""
     if isinstance(values, Tracer):
-        raise TypeError(
-            f"`{name}` is traced: its values are not known here. Check it outside jit, vmap and grad."
-        )
+        raise TypeError(f"`{name}` is traced: its values are not known here. Check it outside jit, vmap and grad.")
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -81,11 +79,7 @@ def check_preference(P: HostArray, *, name: str = "P", atol: float | None = None
     transpose = "P.T" if array.ndim == 2 else "P.swapaxes(1, 2)"
     diagonal = np.broadcast_to(np.eye(K, dtype=bool), array.shape)
     # Sums in float64 (or wider), so that the check adds no rounding of its own.
-    wide = (
-        array.astype(np.promote_types(array.dtype, np.float64))
-        if array.dtype.kind == "f"
-        else array.astype(float)
-    )
+    wide = array.astype(np.promote_types(array.dtype, np.float64)) if array.dtype.kind == "f" else array.astype(float)
     tolerance = _tolerance(array, atol)
 
     bad = ~np.isfinite(wide)
@@ -145,9 +139,7 @@ def check_policy(
     """
     array = _host_floats(policy, name)
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(
-            f"`{name}` has shape {array.shape}: give one probability for each response, shape (K,)."
-        )
+        raise ValueError(f"`{name}` has shape {array.shape}: give one probability for each response, shape (K,).")
     if K is not None and array.shape != (K,):
         raise ValueError(
             f"`{name}` has {array.size} entries for {K} responses: give one probability for each response."

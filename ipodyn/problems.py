@@ -17,9 +17,7 @@ from ._types import PolicyLike, Preference, ScalarLike, as_float
 def _check_size(K: int, least: int, what: str) -> None:
     """Sizes are static: a whole number, at least `least`."""
     if isinstance(K, bool) or not isinstance(K, (int, np.integer)):
-        raise TypeError(
-            f"`K` is a {type(K).__name__}: give a static whole number (static_argnames under jit)."
-        )
+        raise TypeError(f"`K` is a {type(K).__name__}: give a static whole number (static_argnames under jit).")
     if least > K:
         raise ValueError(f"`K` is {K}: {what} needs at least {least} responses.")
 
@@ -75,9 +73,7 @@ def cycle(K: int, strength: ScalarLike) -> Preference:
     """
     _check_size(K, 3, "a cycle")
     if K % 2 == 0:
-        raise ValueError(
-            f"`K` is {K}, even: opposite responses of a balanced cycle would tie. Use {K - 1} or {K + 1}."
-        )
+        raise ValueError(f"`K` is {K}, even: opposite responses of a balanced cycle would tie. Use {K - 1} or {K + 1}.")
     ahead = (np.arange(K)[None, :] - np.arange(K)[:, None]) % K
     return _scaled(np.where(ahead == 0, 0, np.where(ahead <= (K - 1) // 2, 1, -1)), strength)
 

@@ -40,7 +40,7 @@ def rollout_of(objective):
 
 MAPS = {
     "IPO.optimum": Map(lambda P, ref, mu: IPO().optimum(P, mu, ref, beta=2.0)),
-    "DPO.optimum": Map(lambda P, ref, mu: DPO().optimum(P, mu, ref, beta=2.0), depth=100),
+    "DPO.optimum": Map(lambda P, ref, mu: DPO().optimum(P, mu, ref, beta=2.0), depth=100, float32=False),
     "gradient_optimum": Map(
         lambda P, ref, mu: ipodyn.gradient_optimum(IPO(), P, mu, ref, beta=2.0).policy, depth=2000, reverse=False
     ),

@@ -38,11 +38,11 @@ def exactly(objective):
     return jax.jit(jax.vmap(lambda P, mu, ref, b: objective.optimum(P, mu, ref, beta=b)))
 
 
-@pytest.mark.parametrize("K", [2, 3, 5, 8, 16])
+@pytest.mark.parametrize("K", [2, 5, 16])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-6), (np.float32, 1e-4)], ids=["float64", "float32"])
 def test_ipo_is_its_closed_form(rng, K, dtype, tolerance):
-    """Five sizes of 250 instances each; the closed form is computed in float64 for both dtypes."""
-    problem = instances(rng, 250, K, dtype)
+    """Three sizes of 400 instances each; the closed form is computed in float64 for both dtypes."""
+    problem = instances(rng, 400, K, dtype)
     found = by_gradients(ipodyn.IPO())(*problem)
     P, mu, pi_ref, beta = (x.astype(np.float64) for x in problem)
     logits = np.log(pi_ref) + beta[:, None] * np.einsum("mij,mj->mi", P, mu)

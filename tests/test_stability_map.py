@@ -82,7 +82,7 @@ def test_contraction_certifies_convergence(rng):
 
 
 def test_three_cycle_boundary():
-    """Theory F2: the uniform point loses stability where alpha^2 + (a beta lam)^2 / 3 = 1; cells off the curve agree."""
+    """Theory F2: the uniform point loses stability where alpha^2 + (a beta lam)^2 / 3 = 1."""
     a, lam = 0.4, 0.8
     alpha, beta = np.linspace(0.0, 0.95, 9), np.linspace(0.5, 7.0, 14)
     found = ipodyn.stability_map(
