@@ -142,6 +142,52 @@ def test_seed_decides_the_data(finished, sketch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_map_without_rollouts(tmp_path, capsys):
+    rock_paper_scissors = ["--problem", "three_cycle", "--strength", "0.25", "--lam", "1", "--dtype", "float64"]
+    grid = ["--alpha", "0.5:0.9:2", "--beta", "1:9:3", "--analytic", "--out", str(tmp_path / "map")]
+    assert run(["map", *rock_paper_scissors, *grid]) == 0
+    out = capsys.readouterr().out
+    assert "fixed points, no rollouts" in out and "rounds" not in out and "--start" not in out
+    assert "largest radius" in out
+    found = read(tmp_path / "map")
+    assert not {"variance", "entropy", "disagreement"} & set(found) and "num_steps" not in found.attrs
+    # At the uniform policy the eigenvalues are alpha +- i beta strength / sqrt(3).
+    alpha, beta = np.array([0.5, 0.9])[:, None], np.array([1.0, 5.0, 9.0])
+    radius = np.sqrt(alpha**2 + (beta * 0.25 / np.sqrt(3)) ** 2)
+    np.testing.assert_allclose(found.radius.values[0], radius, rtol=1e-10)
+    np.testing.assert_array_equal(found.regime.values[0], np.where(radius < 1, 0, 1))
+    with open(tmp_path / "map" / "summary.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [float(cell["mean_radius"]) for cell in cells] == pytest.approx(radius.reshape(-1).tolist(), rel=1e-5)
+    assert [float(cell["mean_fixed_point_entropy"]) for cell in cells] == pytest.approx([np.log(3)] * 6, rel=1e-5)
+    assert not any("variance" in name or "moving" in name for name in cells[0])
+    with open(tmp_path / "map" / "matrices.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["largest_radius"]) == pytest.approx(radius.max(), rel=1e-5)
+    # Rounds and start decide nothing here: the same run, and one line that says so.
+    assert run(["map", *rock_paper_scissors, *grid, "--rounds", "7", "--start", "0.5,0.3,0.2"]) == 0
+    out = capsys.readouterr().out
+    assert "--rounds and --start changed nothing" in out and "already" in out
+
+
+def test_verdicts_that_differ_are_told(sketch, tmp_path, capsys):
+    wins = np.roll(np.eye(4), 1, axis=1)  # each of four beats the next; opposite ones tie
+    np.save(tmp_path / "P.npy", 0.5 + 0.25 * (wins - wins.T)[None])
+    grid = ["--alpha", "0.5:0.9:2", "--beta", "1:9:3", "--lam", "1", "--rounds", "200"]
+    assert run(["map", "--preferences", str(tmp_path / "P.npy"), *grid, "--out", str(tmp_path / "map")]) == 0
+    # From the uniform policy, the fixed point, no rollout moves: all numbers are exact in binary. The eigenvalues are
+    # alpha +- i beta / 8, outside the unit circle in three of the six cells.
+    assert "3 cells: the rollout stands still on an unstable fixed point" in capsys.readouterr().out
+    with open(tmp_path / "map" / "summary.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [float(cell["share_unstable_but_still"]) for cell in cells] == [float(r["mean_radius"]) > 1 for r in cells]
+    assert all(float(cell["share_stable_but_moving"]) == 0 for cell in cells)
+    with open(tmp_path / "map" / "matrices.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["share_unstable_but_still"]) == 0.5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_ratings_from_a_table_with_dpo(sketch, tmp_path, rng, capsys):
     rows = [f"{prompt},{a},{b}" for prompt in range(6) for a, b in rng.integers(0, 5, (4, 2))]
     table = tmp_path / "ratings.csv"
