@@ -10,6 +10,9 @@ from benchmarks.peers import Unavailable, cpp_peer, ipodyn_peer, numba_peer, num
 from benchmarks.rows import rates
 
 
+pytestmark = pytest.mark.slow  # builds the C++ peer and compiles every other one
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick_build():
     cpp_peer.EXTRA_OPTIONS.append("-DSMALL_ONLY")
