@@ -9,7 +9,7 @@ import ipodyn
 from ipodyn._rollout import Plan, finish, run, run_until_standing
 
 
-def both(P, alpha, beta, lam, start, num_steps=3000):
+def both(P, alpha, beta, lam, start, *, num_steps=3000):
     """Statistics of a block of loops (batch axis last), left early and computed to the end."""
     loop = ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=jnp.full_like(start, 1 / len(start)), pi_0=start)
     plan = Plan.of(num_steps, None)
