@@ -161,10 +161,10 @@ def test_implicit_unrolled_and_numeric_derivatives_agree(rng, objective):
     )
 
     def settled(*fields):
-        return ipodyn.fixed_point(loop_of(*fields, objective), throw=False).policy
+        return ipodyn.fixed_point(loop_of(*fields, objective=objective), throw=False).policy
 
     def unrolled(*fields):
-        return ipodyn.rollout(loop_of(*fields, objective), num_steps=400, throw=False).final
+        return ipodyn.rollout(loop_of(*fields, objective=objective), num_steps=400, throw=False).final
 
     def along(f):
         return jax.jit(jax.vmap(lambda fields, directions: jax.jvp(f, fields, directions)[1]))(fields, directions)
@@ -271,7 +271,7 @@ def test_dpo_is_where_its_rounds_end(rng):
     fields = (P, rng.uniform(0, 0.5, M), rng.uniform(0.1, 0.8, M), lam, pi_ref, pi_0)
 
     def both(*fields):
-        loop = loop_of(*fields, DPO())
+        loop = loop_of(*fields, objective=DPO())
         return ipodyn.fixed_point(loop, throw=False), ipodyn.rollout(loop, num_steps=400).final
 
     found, final = jax.jit(jax.vmap(both))(*fields)
