@@ -9,7 +9,6 @@ from benchmarks import jobs, report, timing
 from benchmarks.peers import Unavailable, cpp_peer, ipodyn_peer, numba_peer, numpy_peer, scan_peer, torch_peer
 from benchmarks.rows import rates
 
-
 pytestmark = pytest.mark.slow  # builds the C++ peer and compiles every other one
 
 
