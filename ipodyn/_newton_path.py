@@ -45,71 +45,31 @@ def policy_centred(x: PolicyBlock, policy: PolicyBlock) -> PolicyBlock:
     return x - _sum(policy * x)[None]
 
 
-class Slope(eqx.Module):
-    """X at one policy."""
-
-    policy: PolicyBlock
-    gain: PreferenceBlock | None  # pull' and pull' pi where it is constant and skew
-    on_policy: PolicyBlock | None
-    matrix: PreferenceBlock | None  # X itself where it is not
-
-    def as_matrix(self) -> PreferenceBlock:
-        if self.gain is None or self.on_policy is None:
-            assert self.matrix is not None
-            return self.matrix
-        return (self.gain - self.on_policy[:, None] + self.on_policy[None]) * self.policy[None]
-
-    def solve(self, share: ScalarBlock, columns: list[PolicyBlock]) -> list[PolicyBlock]:
-        """`x` with (1 - share * X) x = column, for columns centred by the policy."""
-        gain, on_policy = self.gain, self.on_policy
-        K = self.policy.shape[0]
-        if gain is not None and on_policy is not None and K <= 4:
-            # X has one pair of eigenvalues, +-i omega (none for K = 2): X^3 = -omega^2 X gives the inverse.
-            squared = jnp.zeros_like(share)
-            for i in range(K):
-                for j in range(i):
-                    H = gain[i, j] - on_policy[i] + on_policy[j]
-                    squared = squared + self.policy[i] * self.policy[j] * H**2
-            scale = share / (1 + share**2 * squared)
-
-            def turned(x: PolicyBlock) -> PolicyBlock:  # X x for centred x: the other terms of H cancel
-                weighted = self.policy * x
-                return matvec(gain, weighted) + _sum(on_policy * weighted)[None]
-
-            once = [turned(x) for x in columns]
-            return [x + scale[None] * (y + share[None] * turned(y)) for x, y in zip(columns, once, strict=True)]
-        rhs = jnp.stack(columns, axis=1)
-        X = self.as_matrix() * share[None, None]
-        matrix = jnp.eye(K, dtype=X.dtype).reshape((K, K) + (1,) * (X.ndim - 2)) - X
-        if gain is not None and K <= UNROLLED_UP_TO:
-            solved = _eliminate(matrix, rhs)
-        else:
-            front = jnp.moveaxis(matrix, (0, 1), (-2, -1))
-            solved = jnp.linalg.solve(front, jnp.moveaxis(rhs, (0, 1), (-2, -1)))
-            solved = jnp.moveaxis(solved, (-2, -1), (0, 1))
-        return [solved[:, c] for c in range(len(columns))]
-
-
 class Pull(eqx.Module):
-    """`response / (1 - alpha)`: its value and its slope X at a policy."""
+    """`response / (1 - alpha)`, its value and derivative X at a policy; responses that pi_ref excludes feel none."""
 
     response: AbstractResponse
     rate: ScalarBlock
+    inside: Any  # bool (K, *batch): which responses pi_ref allows
+    is_linear: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, response: AbstractResponse, rate: ScalarBlock) -> "Pull":
+    def of(cls, response: AbstractResponse, rate: ScalarBlock, inside: Any) -> "Pull":
         if isinstance(response, LinearResponse):
             response = LinearResponse(response.drive * rate[None], response.gain * rate[None, None])
-        return cls(response, rate)
+            return cls(response, rate, inside, True)
+        return cls(response, rate, inside, False)
 
     def init(self) -> Any:
         return self.response.init()
 
-    def __call__(self, policy: PolicyBlock, memory: Any) -> tuple[PolicyBlock, Slope, Any]:
-        """The pull, its slope, and the memory for the next call."""
+    def value_and_slope(self, policy: PolicyBlock, memory: Any) -> tuple[PolicyBlock, PreferenceBlock, Any]:
+        """The pull, X, and the memory for the next call."""
         if isinstance(self.response, LinearResponse):
             on_policy = matvec(self.response.gain, policy)
-            return self.response.drive + on_policy, Slope(policy, self.response.gain, on_policy, None), memory
+            H = self.response.gain - on_policy[:, None] + on_policy[None]
+            value = self.response.drive + on_policy
+            return jnp.where(self.inside, value, 0.0), H * policy[None], memory
         value, memory_after = self.response(policy, memory)
         eye = jnp.eye(policy.shape[0], dtype=policy.dtype).reshape((*2 * policy.shape[:1], *(1,) * (policy.ndim - 1)))
         directions = policy[None] * (eye - policy[:, None])  # column j is S(pi) e_j
@@ -118,8 +78,31 @@ class Pull(eqx.Module):
             return jax.jvp(lambda p: self.response(p, memory)[0], (policy,), (direction,))[1]
 
         columns = jax.vmap(along, in_axes=1, out_axes=1)(directions) * self.rate[None, None]
-        matrix = columns - jnp.sum(policy[:, None] * columns, axis=0, keepdims=True)
-        return value * self.rate[None], Slope(policy, None, None, matrix), memory_after
+        slope = columns - jnp.sum(policy[:, None] * columns, axis=0, keepdims=True)
+        return jnp.where(self.inside, value * self.rate[None], 0.0), slope, memory_after
+
+    def solve(
+        self, slope: PreferenceBlock, share: ScalarBlock, rhs: Float[Array, "K columns *batch"]
+    ) -> Float[Array, "K columns *batch"]:
+        """`x` with (1 - share * X) x = rhs, for several right-hand sides."""
+        K = rhs.shape[0]
+        X = slope * share[None, None]
+        if self.is_linear and K <= 4:
+            # X has one pair of eigenvalues, +-i omega (none for K = 2): X^3 = -omega^2 X gives the inverse.
+            omega_squared = 0 * X[0, 0]
+            for i in range(K):
+                for j in range(i):
+                    omega_squared = omega_squared - X[i, j] * X[j, i]
+            columns = [rhs[:, c] for c in range(rhs.shape[1])]
+            once = [matvec(X, x) for x in columns]
+            solved = [x + (y + matvec(X, y)) / (1 + omega_squared)[None] for x, y in zip(columns, once, strict=True)]
+            return jnp.stack(solved, axis=1)
+        eye = jnp.eye(K, dtype=X.dtype).reshape((K, K) + (1,) * (X.ndim - 2))
+        matrix = eye - X
+        if self.is_linear and K <= UNROLLED_UP_TO:
+            return _eliminate(matrix, rhs)
+        front = jnp.moveaxis(matrix, (0, 1), (-2, -1))
+        return jnp.moveaxis(jnp.linalg.solve(front, jnp.moveaxis(rhs, (0, 1), (-2, -1))), (-2, -1), (0, 1))
 
 
 def _eliminate(matrix: PreferenceBlock, rhs: Float[Array, "K columns *batch"]) -> Float[Array, "K columns *batch"]:
@@ -173,16 +156,18 @@ def _topped(logits: PolicyBlock) -> PolicyBlock:
     return logits - _max(logits)[None]
 
 
-def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int) -> _Walk:
+def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     """One Newton step, stretched along the path as far as its linear model can be trusted."""
     eps = float(jnp.finfo(log_ref.dtype).eps)
     tiny = float(jnp.finfo(log_ref.dtype).tiny)
     logits, share = walk.logits, walk.share
     policy = _softmax(logits)
-    value, slope, memory = pull(policy, walk.memory)
-    # Excluded responses, at LOG_ZERO, need no care: their columns of X are zero, and no finite step moves them.
-    miss = log_ref - logits + share[None] * value
-    newton, along = slope.solve(share, [policy_centred(miss, policy), policy_centred(value, policy)])
+    value, slope, memory = pull.value_and_slope(policy, walk.memory)
+    miss = jnp.where(pull.inside, log_ref - logits, 0.0) + share[None] * value
+    rhs = jnp.stack([policy_centred(miss, policy), policy_centred(value, policy)], axis=1)
+    moves = pull.solve(slope, share, rhs)
+    newton = jnp.where(pull.inside, moves[:, 0], 0.0)
+    along = jnp.where(pull.inside, moves[:, 1], 0.0)
 
     # The model is the softmax made linear. It holds while the responses that carry the mass move by less than `reach`,
     # and the others rise by less, or stay small; how far a rare response falls does not matter.
@@ -197,26 +182,31 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int) -> _Wal
     stretch = jnp.where(trust >= 2, trusted(along)[0] * (1 - 1 / jnp.maximum(trust, 2.0)), 0.0)
     arrives = stretch >= 1 - share
     stretch = jnp.where(arrives, 1 - share, stretch)
-    # A case that has ended takes steps of length 0: no result depends on its neighbours.
-    ended = walk.done | (walk.count >= max_steps)
-    size, stretch = jnp.where(ended, 0.0, jnp.minimum(trust, 1.0)), jnp.where(ended, 0.0, stretch)
-    moved = logits + size[None] * newton + stretch[None] * along
-    share_after = jnp.where(arrives & ~ended, 1.0, share + stretch)
+    moved = logits + jnp.minimum(trust, 1.0)[None] * newton + stretch[None] * along
+    share_after = jnp.where(arrives, 1.0, share + stretch)
 
     # A step of size sqrt(eps) leaves an error of order eps, if no rare response is on its way up.
     rising = _max(jnp.where(logits + newton > jnp.log(eps), newton, 0.0))
     done = (share == 1) & (trust >= 1) & (length <= jnp.sqrt(eps)) & (rising < 0.1)
 
     # Rarely (one in ten thousand at share * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
-    again = ~ended & ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.isfinite(_sum(moved)))
+    again = ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.isfinite(_sum(moved)))
+    moved = jnp.where(again[None], log_ref, moved)
+    share_after = jnp.where(again, 0.0, share_after)
+    reach = jnp.where(again, 0.7 * walk.reach, walk.reach)
+    since = jnp.where(again, 0, walk.since + 1)
+
+    def kept(old: Any, new: Any) -> Any:  # a case that is done keeps its value: no result depends on its neighbours
+        return jax.tree.map(lambda a, b: jnp.where(walk.done[(None,) * (a.ndim - walk.done.ndim)], a, b), old, new)
+
     return _Walk(
-        _topped(jnp.where(again[None], log_ref, moved)),
-        jnp.where(again, 0.0, share_after),
-        jax.tree.map(lambda a, b: jnp.where(ended[(None,) * (a.ndim - ended.ndim)], a, b), walk.memory, memory),
-        jnp.where(again, 0.7 * walk.reach, walk.reach),
-        jnp.where(again, 0, walk.since + 1),
-        walk.done | (done & ~ended),
-        walk.count + (~ended).astype(jnp.int32),
+        kept(logits, _topped(moved)),
+        kept(share, share_after),
+        kept(walk.memory, memory),
+        kept(walk.reach, reach),
+        kept(walk.since, since),
+        walk.done | done,
+        walk.count + (~walk.done).astype(jnp.int32),
     )
 
 
@@ -225,16 +215,15 @@ def follow(pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_step
     log_ref = _topped(log_ref)
     zero = jnp.zeros(log_ref.shape[1:], log_ref.dtype)
     count = jnp.zeros(log_ref.shape[1:], jnp.int32)
-    begin = log_ref if start is None else _topped(start)
+    begin = log_ref if start is None else jnp.where(pull.inside, _topped(start), log_ref)
     share = zero if start is None else zero + 1
     walk = _Walk(begin, share, pull.init(), zero + FIRST_REACH, count, jnp.zeros(zero.shape, bool), count)
     walk = jax.lax.while_loop(
-        lambda walk: jnp.any(~walk.done & (walk.count < max_steps)),
-        lambda walk: _step(pull, log_ref, walk, max_steps),
-        walk,
+        lambda walk: jnp.any(~walk.done & (walk.count < max_steps)), lambda walk: _step(pull, log_ref, walk), walk
     )
     policy = _softmax(walk.logits)
-    value, slope, _ = pull(policy, walk.memory)
-    (newton,) = slope.solve(zero + 1, [policy_centred(log_ref - walk.logits + value, policy)])
-    error = _max(policy * jnp.abs(policy_centred(newton, policy)))
+    value, slope, _ = pull.value_and_slope(policy, walk.memory)
+    miss = jnp.where(pull.inside, log_ref - walk.logits, 0.0) + value
+    newton = pull.solve(slope, jnp.ones_like(zero), policy_centred(miss, policy)[:, None])[:, 0]
+    error = jnp.max(policy * jnp.abs(policy_centred(newton, policy)), axis=0)
     return Settled(walk.logits, error, walk.count, walk.done)
