@@ -352,7 +352,8 @@ def stability_map(
     `rise`, `window_variance`, `regime`. From the fixed point, NaN where there is none (alpha = 1): `radius`, `omega`,
     `period`, `fixed_point_entropy`, `fixed_point_residual`. From both: `disagreement`, which marks stable fixed points
     whose rollout keeps moving (a cycle beside them) and unstable ones on which a rollout stands still (a
-    symmetry keeps it from leaving): findings, not errors. For IPO also `contraction_bound`. Raises `ValueError` for wrong inputs.
+    symmetry keeps it from leaving): findings, not errors. For IPO also `contraction_bound`. Raises
+    `ValueError` for wrong inputs.
     Memory on the devices does not grow with the number of points or rounds.
 
     >>> import ipodyn
