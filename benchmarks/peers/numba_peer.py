@@ -14,7 +14,7 @@ NAME = "numba"
 @functools.cache
 def _program() -> Any:
     try:
-        import numba
+        import numba  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise Unavailable("numba is not installed") from error
 
