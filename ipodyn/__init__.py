@@ -5,6 +5,7 @@ import importlib.metadata as _metadata
 from . import data as data
 from . import plot as plot
 from . import problems as problems
+from . import recipes as recipes
 from ._boundary import stability_boundary as stability_boundary
 from ._cpu import configure_cpu as configure_cpu
 from ._critical import Critical as Critical
