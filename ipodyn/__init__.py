@@ -6,6 +6,10 @@ from . import data as data
 from . import plot as plot
 from . import problems as problems
 from . import recipes as recipes
+from ._axioms import Axiom as Axiom
+from ._axioms import condorcet_top as condorcet_top
+from ._axioms import order_preserving as order_preserving
+from ._axioms import smith_top as smith_top
 from ._boundary import stability_boundary as stability_boundary
 from ._cpu import configure_cpu as configure_cpu
 from ._critical import Critical as Critical
@@ -15,6 +19,8 @@ from ._critical import critical_lam as critical_lam
 from ._fixed_point import FixedPoint as FixedPoint
 from ._fixed_point import fixed_point as fixed_point
 from ._gradient_optimum import gradient_optimum as gradient_optimum
+from ._hodge import HodgeSplit as HodgeSplit
+from ._hodge import hodge_split as hodge_split
 from ._loop import MRS as MRS
 from ._objectives import DPO as DPO
 from ._objectives import IPO as IPO
@@ -38,6 +44,8 @@ from ._rollout import Orbit as Orbit
 from ._rollout import rollout as rollout
 from ._safe_region import SafeRegion as SafeRegion
 from ._safe_region import safe_region as safe_region
+from ._sampling_sensitivity import bradley_terry_distance as bradley_terry_distance
+from ._sampling_sensitivity import sampling_sensitivity as sampling_sensitivity
 from ._simplex import entropy as entropy
 from ._simplex import kl_divergence as kl_divergence
 from ._stability import Stability as Stability
@@ -55,5 +63,9 @@ from ._structure import weak_condorcet_winners as weak_condorcet_winners
 from ._sweep import sweep as sweep
 from ._tune import Tuned as Tuned
 from ._tune import tune as tune
+from ._voting import borda_scores as borda_scores
+from ._voting import copeland_scores as copeland_scores
+from ._voting import maximal_lottery as maximal_lottery
+from ._voting import schwartz_set as schwartz_set
 
 __version__ = _metadata.version("ipodyn")
