@@ -16,8 +16,9 @@ Devices = Sequence[Any]
 
 # Bytes of loop state up to which XLA:CPU keeps a block in the first-level cache, measured; see benchmarks/README.md.
 CACHE_BYTES = 16 * 1024
-# Blocks per device and call: enough to hide the dispatch, few enough for a lively progress bar.
+# Blocks per device and call: enough to hide the dispatch (about a millisecond), few enough for a lively progress bar.
 BLOCKS_PER_CALL = 32
+CHEAP_BLOCKS_PER_CALL = 1024  # where a point costs a microsecond, not thousands of rounds
 
 
 def block_size(K: int, itemsize: int) -> int:
@@ -71,16 +72,18 @@ def run_points(
     size: int,
     devices: Devices | None = None,
     progress: ProgressCallback | None = None,
+    blocks_per_call: int = BLOCKS_PER_CALL,
 ) -> Any:
     """`kernel(static, arguments, indices)` for the points 0 .. num_points - 1, as NumPy arrays with the points last.
 
     `kernel` and `static` are hashable (a module-level function and its settings), so that one compilation serves every
-    call; `arguments` are arrays. Surplus points of the last block repeat the last point. Memory on the devices is that
-    of the blocks in flight, whatever `num_points`.
+    call; `arguments` are arrays. The indices of a block are consecutive; surplus points of the last block run over the
+    end, and what comes of them is dropped. Memory on the devices is that of the blocks in flight, whatever
+    `num_points`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     num_blocks = -(-num_points // size)
-    per_call = min(len(devices) * BLOCKS_PER_CALL, -(-num_blocks // len(devices)) * len(devices))
+    per_call = min(len(devices) * blocks_per_call, -(-num_blocks // len(devices)) * len(devices))
     program, sharding = _compiled(kernel, static, size, devices)
     arguments = jax.device_put(arguments, NamedSharding(sharding.mesh, PartitionSpec()))  # once, not at every call
     pieces: list[Any] = []

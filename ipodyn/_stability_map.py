@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Int
 
-from ._engine import Devices, ProgressCallback, block_size, run_points
+from ._engine import BLOCKS_PER_CALL, CHEAP_BLOCKS_PER_CALL, Devices, ProgressCallback, block_size, run_points
 from ._fixed_point import solve_fixed_point
+from ._grid import Grid, Region
 from ._loop import MRS
 from ._objectives import IPO, AbstractObjective
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
@@ -22,7 +22,7 @@ from ._results import RESULTS
 from ._rollout import Plan, finish, run_until_standing
 from ._simplex import entropy
 from ._stability import solve_stability
-from ._types import PolicyBlock, ScalarLike, VectorLike
+from ._types import ScalarLike, VectorLike
 
 if TYPE_CHECKING:
     import xarray
@@ -51,46 +51,6 @@ CODES = {
 }
 
 
-class Grid(eqx.Module):
-    """The points of a map: every alpha with every beta with every matrix, in this order, the last fastest.
-
-    Points of one block then share (alpha, beta), so that they settle, and the block is left, at about the same time.
-    """
-
-    P: Float[Array, "K K M"]
-    alpha: Float[Array, " A"]
-    beta: Float[Array, " B"]
-    lam: Float[Array, ""]
-    pi_ref: Float[Array, "K M"]
-    pi_0: Float[Array, "K M"]
-    policy0: Float[Array, "K M"]
-    objective: AbstractObjective
-
-    @property
-    def points_per_matrix(self) -> int:
-        return self.alpha.size * self.beta.size
-
-    def loops(self, matrices: Int[Array, "2"], index: Int[Array, " S"]) -> tuple[MRS, PolicyBlock]:
-        """The loops of the points `index` over a range of matrices, batch axis last, and where they start."""
-        first, count = matrices
-        matrix = first + index % count
-        cell = index // count
-
-        def take(array: Array, at: Array) -> Array:
-            return jnp.take(array, at, axis=-1, mode="clip")
-
-        loop = MRS(
-            take(self.P, matrix),
-            alpha=take(self.alpha, cell // self.beta.size),
-            beta=take(self.beta, cell % self.beta.size),
-            lam=jnp.broadcast_to(self.lam, index.shape),
-            pi_ref=take(self.pi_ref, matrix),
-            pi_0=take(self.pi_0, matrix),
-            objective=self.objective,
-        )
-        return loop, take(self.policy0, matrix)
-
-
 class Settings(NamedTuple):
     """What is compiled in: rounds to roll out (None: none), thresholds, and whether fixed points are solved for."""
 
@@ -115,10 +75,9 @@ def _predicted_regime(fields: dict[str, Array], K: int, thresholds: RegimeThresh
     return jnp.where(jnp.isnan(fields["radius"]), Regime.unresolved, code)
 
 
-def _cells(settings: Settings, arguments: tuple[Grid, Int[Array, "2"]], index: Int[Array, " S"]) -> dict[str, Array]:
+def _cells(settings: Settings, region: Region, index: Int[Array, " S"]) -> dict[str, Array]:
     """Everything that is asked of a block of points; names as in `VARIABLES`."""
-    grid, matrices = arguments
-    loop, policy0 = grid.loops(matrices, index)
+    loop, policy0 = region.loops(index)
     fields = _analytic(loop) if settings.analytic else {}
     if settings.plan is None:
         regime = _predicted_regime(fields, loop.P.shape[0], settings.thresholds)
@@ -211,15 +170,16 @@ class MapProblem:
         """The fields of the matrices first .. stop - 1, each of shape (matrices, alphas, betas)."""
         stop = self.num_matrices if stop is None else stop
         K = self.grid.P.shape[0]
-        shape = (stop - first, *self.shape[1:])
+        size = block_size(K, self.grid.P.dtype.itemsize) if size is None else size
         cells = run_points(
             _cells,
             self.settings,
-            (self.grid, jnp.asarray([first, stop - first], jnp.int32)),
-            int(np.prod(shape)),
-            size=block_size(K, self.grid.P.dtype.itemsize) if size is None else size,
+            self.grid.region(first, stop, size),
+            (stop - first) * self.grid.points_per_matrix,
+            size=size,
             devices=devices,
             progress=progress,
+            blocks_per_call=CHEAP_BLOCKS_PER_CALL if self.settings.plan is None else BLOCKS_PER_CALL,
         )
         cells_first = (*self.shape[1:], stop - first)
         fields = {name: np.moveaxis(x.reshape(cells_first), -1, 0) for name, x in cells.items()}

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..jobs import Job, Statistics, moving_job, paper_job
@@ -13,12 +12,11 @@ from ..timing import interleaved
 from . import Settings
 
 
-def _all_rounds(settings: Any, arguments: Any, index: Any) -> Any:
+def _all_rounds(settings: Any, region: Any, index: Any) -> Any:
     """The kernel of the map with every round computed."""
     from ipodyn import _rollout
 
-    grid, matrices = arguments
-    loop, policy0 = grid.loops(matrices, index)
+    loop, policy0 = region.loops(index)
     one_round = loop.round()
     progress, _ = _rollout.run(one_round, one_round.start(policy0), settings.plan)
     orbit = _rollout.finish(one_round, progress)
@@ -33,10 +31,10 @@ def prepare_all_rounds(job: Job) -> Any:
         job.P, alpha=job.alpha, beta=job.beta, lam=job.lam, num_steps=job.num_steps, **ipodyn_peer.only_rollouts()
     )
     size = _engine.block_size(job.K, 4)
-    arguments = (problem.grid, jnp.asarray([0, len(job.P)], jnp.int32))
+    region = problem.grid.region(0, len(job.P), size)
 
     def run() -> Statistics:
-        fields = _engine.run_points(_all_rounds, problem.settings, arguments, job.num_trajectories, size=size)
+        fields = _engine.run_points(_all_rounds, problem.settings, region, job.num_trajectories, size=size)
         # points of the engine: alphas slowest, matrices fastest
         shape = (job.alpha.size, job.beta.size, len(job.P))
         return Statistics(*(np.moveaxis(field.reshape(shape), -1, 0).ravel() for field in fields))

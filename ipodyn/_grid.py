@@ -1,0 +1,90 @@
+"""The points of a stability map, and how blocks of them are cut out on the device."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ._loop import MRS
+from ._objectives import AbstractObjective
+from ._types import PolicyBlock
+
+
+class Region(eqx.Module):
+    """A range of matrices with every (alpha, beta), matrices fastest, so that blocks are cut out as contiguous slices.
+
+    The matrices are repeated along the last axis with period `count`, further than a block is long: a block may begin
+    anywhere and run over the end. (Gathering the entries of P point by point costs more than a fixed point.)
+    """
+
+    P: Float[Array, "K K length"]
+    pi_ref: Float[Array, "K length"]
+    pi_0: Float[Array, "K length"]
+    policy0: Float[Array, "K length"]
+    count: Int[Array, ""]
+    alpha: Float[Array, " cells"]
+    beta: Float[Array, " cells"]
+    lam: Float[Array, ""]
+    objective: AbstractObjective
+
+    def loops(self, index: Int[Array, " S"]) -> tuple[MRS, PolicyBlock]:
+        """The loops of the consecutive points `index`, batch axis last, and where they start."""
+        first, size = index[0] % self.count, index.shape[0]
+        cell = index // self.count
+
+        def cut(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, first, size, axis=-1)
+
+        loop = MRS(
+            cut(self.P),
+            alpha=jnp.take(self.alpha, cell, mode="clip"),
+            beta=jnp.take(self.beta, cell, mode="clip"),
+            lam=jnp.broadcast_to(self.lam, index.shape),
+            pi_ref=cut(self.pi_ref),
+            pi_0=cut(self.pi_0),
+            objective=self.objective,
+        )
+        return loop, cut(self.policy0)
+
+
+class Grid(eqx.Module):
+    """The points of a map: every alpha with every beta with every matrix, in this order, the last fastest.
+
+    Points of one block then share (alpha, beta), so that they settle, and the block is left, at about the same time.
+    """
+
+    P: Float[Array, "K K M"]
+    alpha: Float[Array, " A"]
+    beta: Float[Array, " B"]
+    lam: Float[Array, ""]
+    pi_ref: Float[Array, "K M"]
+    pi_0: Float[Array, "K M"]
+    policy0: Float[Array, "K M"]
+    objective: AbstractObjective
+
+    @property
+    def points_per_matrix(self) -> int:
+        return self.alpha.size * self.beta.size
+
+    def region(self, first: int, stop: int, size: int) -> Region:
+        """The matrices first .. stop - 1 for blocks of `size` points; always of one shape, so that one program serves.
+
+        The length is rounded up to a power of two: sets of nearly the same size share their program too.
+        """
+        length = 1 << (self.P.shape[-1] + size - 1).bit_length()
+        at = first + jnp.arange(length) % (stop - first)
+
+        def tiled(x: Array) -> Array:
+            return jnp.take(x, at, axis=-1)
+
+        return Region(
+            tiled(self.P),
+            tiled(self.pi_ref),
+            tiled(self.pi_0),
+            tiled(self.policy0),
+            jnp.asarray(stop - first, jnp.int32),
+            jnp.repeat(self.alpha, self.beta.size),
+            jnp.tile(self.beta, self.alpha.size),
+            self.lam,
+            self.objective,
+        )
