@@ -1,0 +1,106 @@
+r"""Stationary fluctuations of a loop on finite samples, predicted from its population fixed point."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._empirical import laplacian
+from ._loop import MRS, start_policy
+from ._objectives import DPO, IPO
+from ._simplex import tangent_basis
+from ._stability import stability, tangent_jacobian
+from ._types import Preference, Scalar, ScalarLike, as_float
+
+
+class StationaryCovariance(eqx.Module):
+    """What sampling noise makes of a stable fixed point, to first order in 1 / n; NaN where it is not stable.
+
+    - `logits` (K, K): covariance of the centred logits. - `policy` (K, K): of the probabilities.
+    - `variance` (): trace of `policy`, what `FiniteOrbit.variance` tends to over many rounds.
+    - `noise` (K, K): covariance of what one round adds to the centred logits.
+    - `amplification` (): trace of `logits` over trace of `noise`; it grows without bound towards the boundary.
+    - `stable` (): whether the fixed point is.
+    """
+
+    logits: Preference
+    policy: Preference
+    variance: Scalar
+    noise: Preference
+    amplification: Scalar
+    stable: Array
+
+
+def solve_lyapunov(J: Float[Array, "d d"], Q: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """X with X = J X J^T + Q, by a linear system of order d^2; meaningful where all eigenvalues of J are inside 1."""
+    d = J.shape[0]
+    system = jnp.eye(d * d, dtype=J.dtype) - jnp.kron(J, J)
+    X = jnp.linalg.solve(system, Q.reshape(-1)).reshape(d, d)
+    return (X + X.T) / 2
+
+
+def score_noise(loop: MRS, mu: Float[Array, " K"]) -> Float[Array, "K-1 K-1"]:
+    r"""n times the covariance of the empirical score under `mu`, in the tangent basis: H^-1 M H^-1.
+
+    One labelled pair (w over l) pulls with x = e_w - e_l, times 1/2 - x.r (IPO) or sigmoid(-x.r) (DPO) at the
+    population score r; M is the covariance of that pull and H its mean derivative, both Laplacians. (The pairs are
+    sampled too, so a misfit of the scores is noise even where labels are certain.)
+    """
+    P = loop.P
+    score = loop.objective.solve_score(P, mu).score
+    apart = score[:, None] - score[None]
+    pairs = 2 * mu[:, None] * mu[None]
+    if isinstance(loop.objective, IPO):
+        pull, bend = 0.5 - apart, jnp.ones_like(P)
+    elif isinstance(loop.objective, DPO):
+        upset = 1 / (1 + jnp.exp(apart))
+        pull, bend = upset, upset * (1 - upset)
+    else:
+        raise ValueError(f"`objective` is {type(loop.objective).__name__}; the noise is known for IPO() and DPO().")
+    K = P.shape[0]
+    off_diagonal = ~jnp.eye(K, dtype=bool)
+
+    def inner(weights: Array) -> Array:
+        Q = tangent_basis(K, P.dtype)
+        return Q.T @ laplacian(jnp.where(off_diagonal, weights, 0.0)) @ Q
+
+    H = inner(pairs * bend)
+    M = inner(pairs * (P * pull**2 + P.T * pull.T**2))
+    half = jnp.linalg.solve(H, M)
+    return jnp.linalg.solve(H, half.T)
+
+
+@eqx.filter_jit
+def _stationary_covariance(loop: MRS, policy: Array, num_pairs: Array) -> StationaryCovariance:
+    mu = loop.lam * policy + (1 - loop.lam) * loop.pi_0
+    noise = loop.beta**2 * score_noise(loop, mu) / num_pairs
+    stable = stability(loop, policy).stable
+    J = tangent_jacobian(loop, policy)
+    covariance = jnp.where(stable, solve_lyapunov(J, noise), jnp.nan)
+    Q = tangent_basis(policy.shape[0], policy.dtype)
+    logits = Q @ covariance @ Q.T
+    S = jnp.diag(policy) - policy[:, None] * policy[None]
+    policies = S @ logits @ S
+    amplification = jnp.trace(covariance) / jnp.trace(noise)
+    return StationaryCovariance(logits, policies, jnp.trace(policies), Q @ noise @ Q.T, amplification, stable)
+
+
+def stationary_covariance(loop: MRS, policy: Float[ArrayLike, " K"], *, num_pairs: ScalarLike) -> StationaryCovariance:
+    r"""How far a loop with `num_pairs` labelled pairs a round wanders about its stable fixed point `policy`.
+
+    \(\Sigma = J\Sigma J^\top + Q/n\) on logits modulo constants, J the Jacobian of a round and Q the one-round noise of
+    the empirical score, \(\beta^2 H^{-1} M H^{-1}\) with H and M the mean curvature and the covariance of the pull of
+    one labelled pair. First order in 1/n: the ridge of empirical DPO is neglected, and all responses must be sampled
+    often enough to be compared in nearly every round.
+
+    - `policy`: shape (K,), from `fixed_point`. - `num_pairs` > 0.
+
+    Returns a `StationaryCovariance`. Source: theory of Chen et al., arXiv 2602.12180, linearised at the fixed point;
+    the noise is the sandwich of M-estimation (Huber 1967).
+
+    >>> import ipodyn
+    >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=1.0, lam=1.0)
+    >>> found = ipodyn.stationary_covariance(loop, ipodyn.fixed_point(loop).policy, num_pairs=1000)
+    >>> round(float(found.variance) * 1000, 3)  # (1/9) tr(Q) / (1 - rho^2), tr(Q) = 3/4, rho^2 = 0.28
+    0.116
+    """
+    return _stationary_covariance(loop, start_policy(loop, jnp.asarray(policy)), as_float(num_pairs, loop.P))

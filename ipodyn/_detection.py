@@ -1,0 +1,101 @@
+r"""How many labelled pairs a round it takes to tell a stable loop from an unstable one."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int, PRNGKeyArray
+
+from ._engine import Devices
+from ._finite import finite_sweep
+from ._loop import MRS
+from ._types import ScalarLike, VectorLike
+
+
+class SmallestSample(eqx.Module):
+    """What `smallest_sample` found.
+
+    - `value`: the smallest of the `num_pairs` from which on the error stays within the limit; inf where none is.
+    - `num_pairs` (N,), `error` (N,), `threshold` (N,): the sizes tried, the error of the best threshold at each, and
+      that threshold of the variance.
+    - `stable`, `unstable` (N, trajectories): the variance over the last window of every trajectory.
+    """
+
+    value: float = eqx.field(static=True)
+    num_pairs: np.ndarray
+    error: np.ndarray
+    threshold: np.ndarray
+    stable: np.ndarray
+    unstable: np.ndarray
+
+
+def best_threshold(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """The mean of the two error rates of the best rule "more than a threshold is from `high`", and that threshold."""
+    values = np.unique(np.concatenate([low, high]))
+    false_alarms = 1 - np.searchsorted(np.sort(low), values, side="right") / low.size
+    misses = np.searchsorted(np.sort(high), values, side="right") / high.size
+    errors = (false_alarms + misses) / 2
+    best = int(np.argmin(errors))
+    above = values[min(best + 1, values.size - 1)]
+    return float(errors[best]), float((values[best] + above) / 2)
+
+
+def smallest_sample(
+    stable: MRS,
+    unstable: MRS,
+    key: PRNGKeyArray,
+    *,
+    num_pairs: Sequence[int] | Int[ArrayLike, " N"] | Float[ArrayLike, " N"],
+    error: float = 0.05,
+    num_trajectories: int = 128,
+    num_steps: int = 1000,
+    window: int | None = None,
+    policy0: VectorLike | None = None,
+    ridge: ScalarLike | None = None,
+    devices: Devices | None = None,
+) -> SmallestSample:
+    r"""The smallest number of labelled pairs a round at which a stable and an unstable loop can be told apart.
+
+    The criterion: an observer watches one trajectory, takes the variance of its policies over the last window of
+    rounds (`FiniteOrbit.window_variance`) and calls the loop unstable if that exceeds a threshold. With the best
+    threshold for that n, the mean of its two error rates (false alarms on `stable`, misses on `unstable`), estimated
+    from `num_trajectories` simulated trajectories of each, must be at most `error`; and so for every larger n tried.
+    With few pairs the noise moves a stable loop as much as the instability moves the other.
+
+    - `stable`, `unstable`: loops of one K and objective. - `num_pairs`: sizes to try, increasing.
+    - `error` in (0, 1/2). - `num_steps`, `window`, `ridge`: as in `finite_rollout`; None is half of the rounds.
+    - `policy0`: shape (K,), where all start; None is `pi_0`.
+
+    The threshold is fitted to the trajectories it is judged on: the error is low by about 1 / num_trajectories.
+
+    Returns a `SmallestSample`. Source: the question is that of Chen et al., arXiv 2602.12180, finite samples; the
+    criterion is ours.
+    """
+    sizes = np.asarray(num_pairs, float)
+    if sizes.ndim != 1 or sizes.size == 0 or not (np.diff(sizes) > 0).all():
+        raise ValueError(f"`num_pairs` is {np.asarray(num_pairs)!r}; give increasing sizes, shape (N,).")
+    if not 0 < error < 0.5:
+        raise ValueError(f"`error` is {error}; it must be in (0, 1/2): guessing errs in half of the cases.")
+    if stable.P.shape != unstable.P.shape or type(stable.objective) is not type(unstable.objective):
+        raise ValueError("`stable` and `unstable` must have one number of responses and one objective.")
+    both = [stable] * sizes.size + [unstable] * sizes.size
+    loops = jax.tree.map(lambda *fields: jnp.stack(fields), *both)
+    orbits = finite_sweep(
+        loops,
+        key,
+        policy0,
+        num_pairs=np.tile(sizes, 2),
+        num_trajectories=num_trajectories,
+        num_steps=num_steps,
+        window=max(1, num_steps // 2) if window is None else window,
+        ridge=ridge,
+        devices=devices,
+    )
+    calm, wild = np.split(np.asarray(orbits.window_variance), 2)
+    judged = np.array([best_threshold(low, high) for low, high in zip(calm, wild, strict=True)])
+    fails = np.flatnonzero(judged[:, 0] > error)
+    first = 0 if fails.size == 0 else int(fails[-1]) + 1
+    value = float(sizes[first]) if first < sizes.size else float("inf")
+    return SmallestSample(value, sizes, judged[:, 0], judged[:, 1], calm, wild)

@@ -1,0 +1,234 @@
+r"""One round on a finite sample: n labelled pairs, and the scores that they determine.
+
+Counts are wins, W[i, j] = how often i beat j. Kernels have their batch axes behind.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, Key, PRNGKeyArray
+
+from ._linear import solve
+from ._objectives import DPO, IPO, AbstractObjective
+from ._simplex import centred, log_policy, softmax
+from ._types import (
+    BoolBlock,
+    Policy,
+    PolicyBlock,
+    PolicyLike,
+    PreferenceBlock,
+    PreferenceLike,
+    ScalarBlock,
+    ScalarLike,
+    as_float,
+)
+
+PAIRS_AT_ONCE = 128  # drawn together
+MAX_STEPS = 60  # damped Newton steps of the ridge fit; a handful suffice
+
+Counts = Float[ArrayLike, "K K"] | Int[ArrayLike, "K K"]
+
+
+class EmpiricalScore(NamedTuple):
+    """Scores of counts, and whether the solver got there (always, for IPO)."""
+
+    score: PolicyBlock
+    converged: BoolBlock
+
+
+def draw_wins_block(
+    keys: Key[Array, "*batch"], P: PreferenceBlock, mu: PolicyBlock, num_pairs: ScalarBlock
+) -> Float[Array, "K K *batch"]:
+    """`draw_wins` with batch axes behind; `keys` has the shape of the batch.
+
+    A pair and its winner together have chance 2 mu_i mu_j P_ij, and what remains are pairs of a response with itself:
+    one uniform number decides both. (JAX's own multinomial costs as much as a thousand pairs, and seconds to compile.)
+    """
+    K = mu.shape[0]
+    batch = mu.shape[1:]
+    both = [(i, j) for i in range(K) for j in range(K) if i != j]
+    rows, columns = np.array(both).T
+    chances = (2 * mu[rows] * mu[columns] * P[rows, columns]).reshape(len(both), -1)
+    thresholds = (jnp.cumsum(chances, axis=0) * 2.0**32).astype(jnp.uint32)
+    numbers = jnp.broadcast_to(num_pairs, batch).reshape(-1).astype(mu.dtype)
+    keys = keys.reshape(-1)
+
+    def count(block: Array, below: Array) -> Array:
+        def draw(key: Key[Array, ""]) -> Array:
+            return jax.random.bits(jax.random.fold_in(key, block), (PAIRS_AT_ONCE,), jnp.uint32)
+
+        bits = jax.vmap(draw, out_axes=-1)(keys)
+        place = (block * PAIRS_AT_ONCE + jnp.arange(PAIRS_AT_ONCE, dtype=jnp.int32)).astype(mu.dtype)
+        wanted = place[:, None] < numbers[None]
+        return below + jnp.sum((bits[None] < thresholds[:, None]) & wanted[None], axis=1, dtype=jnp.int32)
+
+    blocks = jnp.ceil(jnp.max(numbers) / PAIRS_AT_ONCE).astype(jnp.int32)
+    below = jax.lax.fori_loop(jnp.int32(0), blocks, count, jnp.zeros(thresholds.shape, jnp.int32))
+    drawn = jnp.diff(below, axis=0, prepend=jnp.zeros_like(below[:1])).astype(mu.dtype)
+    wins = jnp.zeros((K, K, drawn.shape[1]), mu.dtype).at[rows, columns].set(drawn)
+    return wins.reshape((K, K, *batch))
+
+
+def _same_component(compared: BoolBlock) -> BoolBlock:
+    """(K, K, *batch): whether a chain of comparisons joins two responses."""
+    K = compared.shape[0]
+    eye = jnp.eye(K, dtype=bool).reshape((K, K) + (1,) * (compared.ndim - 2))
+    joined = compared | eye
+    for _ in range(max(1, (K - 1).bit_length())):
+        joined = jnp.any(joined[:, :, None] & joined[None], axis=1)
+    return joined
+
+
+def _diagonal(values: PolicyBlock) -> PreferenceBlock:
+    K = values.shape[0]
+    eye = jnp.eye(K, dtype=values.dtype).reshape((K, K) + (1,) * (values.ndim - 1))
+    return eye * values[:, None]
+
+
+def laplacian(weights: PreferenceBlock) -> PreferenceBlock:
+    """diag(row sums) - weights, for symmetric weights."""
+    return _diagonal(jnp.sum(weights, axis=1)) - weights
+
+
+def ipo_scores(wins: PreferenceBlock) -> PolicyBlock:
+    """Minimum-norm solution r of L r = (wins - losses) / 2, L the Laplacian of the comparison counts."""
+    counts = wins + jnp.swapaxes(wins, 0, 1)
+    joined = _same_component(counts > 0).astype(wins.dtype)
+    # The null space of L is spanned by the indicators of its components: adding their projector, in the unit of the
+    # counts, makes the system regular and leaves the minimum-norm solution what it is.
+    projector = joined / jnp.sum(joined, axis=1, keepdims=True)
+    unit = jnp.maximum(jnp.mean(jnp.sum(counts, axis=1), axis=0), 1.0)
+    excess = (jnp.sum(wins, axis=1) - jnp.sum(wins, axis=0)) / 2
+    return solve(laplacian(counts) + unit[None, None] * projector, excess)
+
+
+def ridge_scores(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock | None = None) -> EmpiricalScore:
+    """Maximiser r of sum_ij W_ij log sigmoid(r_i - r_j) - ridge / 2 |r|^2, by damped Newton steps."""
+    counts = wins + jnp.swapaxes(wins, 0, 1)
+    eps = float(jnp.finfo(wins.dtype).eps)
+    batch = wins.shape[2:]
+    total = jnp.sum(wins, axis=1)
+
+    def step(carry: tuple[PolicyBlock, BoolBlock, Array]) -> tuple[PolicyBlock, BoolBlock, Array]:
+        score, done, count = carry
+        rates = jax.nn.sigmoid(score[:, None] - score[None])
+        slope = total - jnp.sum(counts * rates, axis=1) - ridge[None] * score
+        bend = laplacian(counts * rates * jnp.swapaxes(rates, 0, 1)) + _diagonal(
+            jnp.broadcast_to(ridge[None], score.shape)
+        )
+        move = solve(bend, slope)
+        spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
+        # Damping for generalised self-concordant losses, as in the population fit; the ridge is quadratic.
+        damping = jnp.where(spread > 1e-3, jnp.log1p(spread) / jnp.where(spread > 1e-3, spread, 1.0), 1.0)
+        moved = centred(score + damping[None] * move)
+        return jnp.where(done[None], score, moved), done | (spread <= jnp.sqrt(eps)), count + 1
+
+    def unfinished(carry: tuple[PolicyBlock, BoolBlock, Array]) -> Array:
+        return jnp.any(~carry[1]) & (carry[2] < MAX_STEPS)
+
+    first = jnp.zeros_like(total) if guess is None else guess
+    begin = (first, jnp.zeros(batch, bool), jnp.zeros((), jnp.int32))
+    score, done, _ = jax.lax.while_loop(unfinished, step, begin)
+    return EmpiricalScore(score, done)
+
+
+def check_ridge(objective: AbstractObjective, ridge: ScalarLike | None) -> None:
+    """IPO needs no ridge and takes none; DPO needs one, since labels that agree have no finite optimum."""
+    if type(objective) is IPO:
+        if ridge is not None:
+            raise ValueError("`ridge` goes with DPO; empirical IPO is least squares and needs none.")
+    elif type(objective) is DPO:
+        if ridge is None:
+            raise ValueError(
+                "Empirical DPO has no finite optimum where the labels of some responses all agree: give `ridge` > 0, "
+                "the weight (in comparisons) of a quadratic pull of the scores to 0."
+            )
+    else:
+        raise ValueError(f"`objective` is {type(objective).__name__}; finite samples are fitted for IPO() and DPO().")
+
+
+def empirical_scores(
+    objective: AbstractObjective, wins: PreferenceBlock, ridge: ScalarBlock | None, guess: PolicyBlock | None = None
+) -> EmpiricalScore:
+    """The scores that counts determine, batch axes behind."""
+    if ridge is None:
+        return EmpiricalScore(ipo_scores(wins), jnp.ones(wins.shape[2:], bool))
+    return ridge_scores(wins, ridge, guess)
+
+
+def draw_wins(key: PRNGKeyArray, P: PreferenceLike, mu: PolicyLike, *, num_pairs: ScalarLike) -> Float[Array, "K K"]:
+    r"""Labels of `num_pairs` sampled pairs: both responses are drawn from mu, the winner by P.
+
+    - `key`: a JAX random key; the same key gives the same labels. - `P`: shape (K, K). - `mu`: shape (K,).
+    - `num_pairs`: >= 0; may be traced.
+
+    Returns W (K, K), whole numbers: W[i, j] is how often i beat j. Pairs of a response with itself are drawn too; they
+    teach nothing and are left out, so W sums to `num_pairs` less their number.
+
+    >>> import ipodyn, jax, numpy as np
+    >>> wins = ipodyn.draw_wins(jax.random.key(0), np.full((2, 2), 0.5), np.array([1.0, 0.0]), num_pairs=10)
+    >>> float(wins.sum())  # all ten pairs were (0, 0)
+    0.0
+    """
+    P = as_float(P)
+    return _draw_wins(key, P, as_float(mu, P), as_float(num_pairs, P))
+
+
+@jax.jit
+def _draw_wins(key: PRNGKeyArray, P: Array, mu: Array, num_pairs: Array) -> Array:
+    return draw_wins_block(key, P, mu, num_pairs)
+
+
+def empirical_score(objective: AbstractObjective, wins: Counts, *, ridge: ScalarLike | None = None) -> Policy:
+    r"""The score that labelled pairs determine: h = beta times it is what training on them adds to log pi_ref.
+
+    - `objective`: `IPO()`: least squares on the comparison graph, \(L r = \tfrac12(\text{wins} - \text{losses})\) with
+      L the Laplacian of the counts. `DPO()`: the Bradley-Terry fit with a ridge.
+    - `wins`: shape (K, K), counts or weights >= 0, W[i, j] = how often i beat j; the diagonal is ignored.
+    - `ridge`: for DPO only and then required, > 0, in comparisons: the fit maximises \(\sum_{ij} W_{ij}\log\sigma(r_i -
+      r_j) - \tfrac{ridge}{2}|r|^2\).
+
+    Of all solutions the one of least norm: a response that was never compared has score 0, so it keeps its
+    log-probability under the reference; in each group of responses joined by comparisons the scores sum to 0. Source:
+    Azar et al., arXiv 2310.12036 (the loss); Chen et al., arXiv 2602.12180, finite samples.
+
+    >>> import ipodyn, numpy as np
+    >>> wins = np.array([[0, 3, 0], [1, 0, 0], [0, 0, 0]])  # 0 beat 1 three times in four; 2 was never compared
+    >>> [round(float(r), 6) for r in ipodyn.empirical_score(ipodyn.IPO(), wins)]  # differ by 3/4 - 1/2
+    [0.125, -0.125, 0.0]
+    """
+    check_ridge(objective, ridge)
+    wins = as_float(wins)
+    return _empirical_score(objective, wins, None if ridge is None else as_float(ridge, wins))
+
+
+@eqx.filter_jit
+def _empirical_score(objective: AbstractObjective, wins: Array, ridge: Array | None) -> Array:
+    wins = wins - _diagonal(jnp.diagonal(wins))
+    return empirical_scores(objective, wins, ridge).score
+
+
+def empirical_optimum(
+    objective: AbstractObjective,
+    wins: Counts,
+    pi_ref: PolicyLike,
+    *,
+    beta: ScalarLike = 1.0,
+    ridge: ScalarLike | None = None,
+) -> Policy:
+    r"""The policy trained on labelled pairs: \(\mathrm{softmax}(\log\pi_{ref} + \beta\, r(W))\).
+
+    It minimises `pair_loss` over the pairs (for DPO: plus the ridge) and tends to `objective.optimum` with an error
+    of order 1 / sqrt(n). Arguments as in `empirical_score`; `pi_ref`: shape (K,).
+
+    >>> import ipodyn, numpy as np
+    >>> wins = np.array([[0, 3], [1, 0]])
+    >>> policy = ipodyn.empirical_optimum(ipodyn.IPO(), wins, np.array([0.5, 0.5]), beta=4.0)
+    >>> round(float(np.log(policy[0] / policy[1])), 6)  # beta * (3/4 - 1/2)
+    1.0
+    """
+    score = empirical_score(objective, wins, ridge=ridge)
+    return softmax(log_policy(as_float(pi_ref, score)) + as_float(beta, score) * score)
