@@ -11,6 +11,13 @@ from ._axioms import condorcet_top as condorcet_top
 from ._axioms import order_preserving as order_preserving
 from ._axioms import smith_top as smith_top
 from ._boundary import stability_boundary as stability_boundary
+from ._concentration import Concentration as Concentration
+from ._concentration import ConcentrationCondition as ConcentrationCondition
+from ._concentration import RowGaps as RowGaps
+from ._concentration import concentration as concentration
+from ._concentration import concentration_condition as concentration_condition
+from ._concentration import dominates as dominates
+from ._concentration import row_gap_monotone as row_gap_monotone
 from ._covariance import StationaryCovariance as StationaryCovariance
 from ._covariance import stationary_covariance as stationary_covariance
 from ._cpu import configure_cpu as configure_cpu

@@ -19,7 +19,7 @@ LAYERS = [
     {"_bradley_terry"},
     {"_objectives"},
     {"_empirical"},
-    {"_gradient_optimum", "_loop", "_sampling_sensitivity"},
+    {"_gradient_optimum", "_loop", "_sampling_sensitivity", "_concentration"},
     {"_rollout", "_newton_path", "recipes"},
     {"_fixed_point"},
     {"_regimes", "_stability"},
