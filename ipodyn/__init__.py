@@ -85,9 +85,12 @@ from ._uncertain import RegimeProbabilities as RegimeProbabilities
 from ._uncertain import bootstrap_preferences as bootstrap_preferences
 from ._uncertain import posterior_preferences as posterior_preferences
 from ._uncertain import regime_probabilities as regime_probabilities
+from ._violation import most_violating as most_violating
 from ._voting import borda_scores as borda_scores
 from ._voting import copeland_scores as copeland_scores
 from ._voting import maximal_lottery as maximal_lottery
 from ._voting import schwartz_set as schwartz_set
+from ._witness import Witness as Witness
+from ._witness import witness as witness
 
 __version__ = _metadata.version("ipodyn")

@@ -44,7 +44,8 @@ def ranked(x, order):
 
 def majorises(p, q):
     """Whether p has at least as much on its top m responses, for every m."""
-    return (np.cumsum(-np.sort(-p, axis=1), axis=1) - np.cumsum(-np.sort(-q, axis=1), axis=1) > -1e-13).all(axis=1)
+    top = [np.cumsum(-np.sort(-x, axis=1), axis=1) for x in (p, q)]
+    return np.all(top[0] - top[1] > -1e-13, axis=1)
 
 
 def test_condition_is_the_change_of_the_logit_gaps(rng):
