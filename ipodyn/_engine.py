@@ -16,19 +16,29 @@ Devices = Sequence[Any]
 
 # Bytes of loop state up to which XLA:CPU keeps a block in the first-level cache, measured; see benchmarks/README.md.
 CACHE_BYTES = 16 * 1024
+# Bytes of matrices, logits and sums of one block on a GPU or TPU: tens of thousands of points, to fill it.
+ACCELERATOR_BYTES = 64 * 2**20
 # Blocks per device and call: enough to hide the dispatch (about a millisecond), few enough for a lively progress bar.
 BLOCKS_PER_CALL = 32
 CHEAP_BLOCKS_PER_CALL = 1024  # where a point costs a microsecond, not thousands of rounds
 
 
-def block_size(K: int, itemsize: int) -> int:
-    """Points per block: a power of two such that matrices, logits and sums fit the cache, 64 to 128 of them.
+def block_size(K: int, itemsize: int, *, num_points: int | None = None, devices: Devices | None = None) -> int:
+    """Points per block, a power of two.
 
-    Fewer than 64 fill too few vectors to pay for the loop around them, whatever the cache says; more than 128 lost at
-    every K that was measured.
+    On CPU such that matrices, logits and sums fit the cache, 64 to 128 of them. Fewer than 64 fill too few vectors to
+    pay for the loop around them, whatever the cache says, and more than 128 lost at every K that was measured. Above
+    K = 16, where the matrices alone take all the time, two vectors are best. On other devices, such that they fill it:
+    all points, if they fit.
     """
-    fitting = CACHE_BYTES // ((K * K + 4 * K) * itemsize)
-    return 128 if fitting >= 128 else 64
+    bytes_each = (K * K + 4 * K) * itemsize
+    if (jax.local_devices() if devices is None else devices)[0].platform != "cpu":
+        fitting = 1 << (ACCELERATOR_BYTES // bytes_each).bit_length() - 1
+        wanted = fitting if num_points is None else 1 << (num_points - 1).bit_length()
+        return max(min(fitting, wanted), 128)
+    if K > 16:
+        return 32
+    return 128 if CACHE_BYTES // bytes_each >= 128 else 64
 
 
 def compiler_options() -> dict[str, Any] | None:

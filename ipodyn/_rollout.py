@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from . import _chunk_kernel
 from ._loop import MRS, Round, State, start_policy
 from ._results import RESULTS
 from ._simplex import entropy
@@ -47,10 +48,10 @@ def known_policy(one_round: Round, state: State) -> PolicyBlock:
     return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
 
 
-def run_chunk(
+def sum_rounds(
     one_round: Round, state: State, length: int, save: Callable[[Policy], Any] | None = None
-) -> tuple[State, Moments, Any]:
-    """`length` rounds: the state after, the moments of the `length` policies reached, and what `save` made of them."""
+) -> tuple[tuple[State, PolicyBlock, ScalarBlock], Any]:
+    """`length` rounds: the state after, the sums of the policies' deviations from the first and of their squares."""
     # Sums about the first policy: near convergence the deviations are small and nothing cancels, even in float32.
     origin = state.policy
 
@@ -61,12 +62,36 @@ def run_chunk(
         saved = None if save is None else save(known_policy(one_round, state))
         return (state, total + apart, squares + jnp.sum(apart**2, axis=0)), saved
 
-    start = (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0]))
-    (state, total, squares), saved = jax.lax.scan(body, start, None, length=length)
+    return jax.lax.scan(body, (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0])), None, length=length)
+
+
+def _sum_rounds_fast(one_round: Round, state: State, length: int) -> tuple[State, PolicyBlock, ScalarBlock]:
+    """`sum_rounds` for sweeps, which take no derivatives: on a GPU, in registers where that is possible."""
+
+    def by_scan(one_round: Round, state: State) -> tuple[State, PolicyBlock, ScalarBlock]:
+        return sum_rounds(one_round, state, length)[0]
+
+    def in_registers(one_round: Round, state: State) -> tuple[State, PolicyBlock, ScalarBlock]:
+        return _chunk_kernel.sum_rounds(one_round, state, length)
+
+    if not _chunk_kernel.serves(one_round, state):
+        return by_scan(one_round, state)
+    return jax.lax.platform_dependent(one_round, state, cuda=in_registers, default=by_scan)
+
+
+def _moments(origin: PolicyBlock, total: PolicyBlock, squares: ScalarBlock, length: int) -> Moments:
     count = jnp.asarray(length, origin.dtype)
     mean = total / count
     squares = jnp.maximum(squares - count * jnp.sum(mean**2, axis=0), 0)
-    return state, Moments(count, origin + mean, squares), saved
+    return Moments(count, origin + mean, squares)
+
+
+def run_chunk(
+    one_round: Round, state: State, length: int, save: Callable[[Policy], Any] | None = None
+) -> tuple[State, Moments, Any]:
+    """`length` rounds: the state after, the moments of the `length` policies reached, and what `save` made of them."""
+    (after, total, squares), saved = sum_rounds(one_round, state, length, save)
+    return after, _moments(state.policy, total, squares, length), saved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,10 +255,15 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
     block whose trajectories all stand is left. What a trajectory gets does not depend on its block. `unstable` marks
     loops whose fixed point is known to be unstable: one that starts on it stands still only until rounding moves it.
     """
+
+    def run_fast(state: State, length: int) -> tuple[State, Moments]:
+        after, total, squares = _sum_rounds_fast(one_round, state, length)
+        return after, _moments(state.policy, total, squares, length)
+
     progress = Progress.begin(state)
     may_stand = jnp.ones(state.policy.shape[1:], bool) if unstable is None else ~unstable
     if plan.odd:
-        state, moments, _ = run_chunk(one_round, state, plan.odd)
+        state, moments = run_fast(state, plan.odd)
         progress = progress.extend(state, moments, jnp.asarray(False))
 
     def stay(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
@@ -243,7 +273,7 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
 
     def go(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
         before = progress.state
-        after, moments, _ = run_chunk(one_round, before, plan.chunk)
+        after, moments = run_fast(before, plan.chunk)
         state, still, _ = stay(progress, standing)
         mean, squares = _where(standing, (still.mean, still.squares), (moments.mean, moments.squares))
         return (

@@ -170,12 +170,14 @@ class MapProblem:
         """The fields of the matrices first .. stop - 1, each of shape (matrices, alphas, betas)."""
         stop = self.num_matrices if stop is None else stop
         K = self.grid.P.shape[0]
-        size = block_size(K, self.grid.P.dtype.itemsize) if size is None else size
+        num_points = (stop - first) * self.grid.points_per_matrix
+        if size is None:
+            size = block_size(K, self.grid.P.dtype.itemsize, num_points=num_points, devices=devices)
         cells = run_points(
             _cells,
             self.settings,
             self.grid.region(first, stop, size),
-            (stop - first) * self.grid.points_per_matrix,
+            num_points,
             size=size,
             devices=devices,
             progress=progress,

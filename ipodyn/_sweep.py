@@ -84,7 +84,7 @@ def sweep(
     bytes_of_one = sum(fields[name].nbytes for name in own) // num_loops
     piece = min(num_loops, max(1, PIECE_BYTES // bytes_of_one))
     if size is None:
-        size = block_size(fields["P"].shape[-1], fields["P"].dtype.itemsize)
+        size = block_size(fields["P"].shape[-1], fields["P"].dtype.itemsize, num_points=piece, devices=devices)
 
     pieces = []
     for first in range(0, num_loops, piece):

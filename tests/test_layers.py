@@ -20,6 +20,7 @@ LAYERS = [
     {"_objectives"},
     {"_empirical"},
     {"_gradient_optimum", "_loop", "_sampling_sensitivity", "_concentration", "_witness"},
+    {"_chunk_kernel"},
     {"_rollout", "_newton_path", "recipes", "_violation"},
     {"_fixed_point"},
     {"_regimes", "_stability"},

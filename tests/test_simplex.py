@@ -74,7 +74,7 @@ def test_softmax_and_centred_ignore_the_gauge(rng):
     np.testing.assert_allclose(centred(jnp.asarray(z)).sum(axis=0), 0, atol=1e-15)
 
 
-@pytest.mark.parametrize("K", [3, 16, 17])  # unrolled up to 16, a dot above
+@pytest.mark.parametrize("K", [3, 16, 17])  # unrolled up to 16, a loop over columns above
 def test_matvec_is_matmul_with_batch_axes_behind(rng, K):
     matrix, vector = rng.normal(size=(K, K, 4)), rng.normal(size=(K, 4))
     expected = np.stack([matrix[..., b] @ vector[..., b] for b in range(4)], axis=-1)

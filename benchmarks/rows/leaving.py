@@ -30,7 +30,7 @@ def prepare_all_rounds(job: Job) -> Any:
     problem = _stability_map.map_problem(
         job.P, alpha=job.alpha, beta=job.beta, lam=job.lam, num_steps=job.num_steps, **ipodyn_peer.only_rollouts()
     )
-    size = _engine.block_size(job.K, 4)
+    size = _engine.block_size(job.K, 4, num_points=job.num_trajectories)
     region = problem.grid.region(0, len(job.P), size)
 
     def run() -> Statistics:
