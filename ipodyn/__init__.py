@@ -62,6 +62,8 @@ from ._rollout import Orbit as Orbit
 from ._rollout import rollout as rollout
 from ._safe_region import SafeRegion as SafeRegion
 from ._safe_region import safe_region as safe_region
+from ._sampler import Sampler as Sampler
+from ._sampler import design_sampler as design_sampler
 from ._sampling_sensitivity import bradley_terry_distance as bradley_terry_distance
 from ._sampling_sensitivity import sampling_sensitivity as sampling_sensitivity
 from ._simplex import entropy as entropy

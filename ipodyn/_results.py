@@ -43,6 +43,14 @@ class RESULTS(eqx.Enumeration):
         "The iterates left the finite numbers: the step is too large for this problem. Lower the optimiser's "
         "learning rate, or use `objective.optimum`, which needs none."
     )
+    unattainable = (
+        "No sampling distribution meets the criterion: the largest margin is not positive, as the certificate proves. "
+        "Ask for a weaker criterion or a lower floor; with throw=False the sampler that violates it least is returned."
+    )
+    undecided = (
+        "The largest margin is too near 0 to tell its sign in this dtype. Use float64, or round `P` so that what is "
+        "nearly a tie becomes one."
+    )
 
 
 def successful(result: RESULTS) -> Bool[Array, "*batch"]:

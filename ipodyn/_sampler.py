@@ -1,0 +1,214 @@
+r"""Sampling distributions designed for one instance: the ranking guarantees that no fixed distribution gives."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ._matrix_game import solve_game
+from ._results import RESULTS, choose, throw_unless_successful
+from ._sampler_lp import highs_game
+from ._structure import condorcet_winner, smith_set
+from ._types import Policy, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+
+Criterion = Literal["condorcet", "smith", "order"]
+CRITERIA = ("condorcet", "smith", "order")
+
+UNIFORM_SHARE = 0.05  # of the mass, and of the best margin, that the default floor may take
+
+Pairs = Bool[Array, "K K"]
+Excess = Float[Array, "K K K"]  # [i, j, k]: how much a unit of mass on k puts i above j
+
+
+class Sampler(eqx.Module):
+    """What `design_sampler` found.
+
+    - `mu` (K,): the sampling distribution; where `feasible` is false, the one that violates the criterion least.
+    - `margin` (): the smallest score difference \\((P\\mu)_i - (P\\mu)_j\\) over the pairs that the criterion names, in
+      probability; computed from `mu`, so true whatever the solver did. +inf where it names none.
+    - `feasible` (): whether the margin is positive beyond rounding. - `vacuous` (): the criterion names no pair.
+    - `bound` (): no distribution with this `floor` has a larger margin. - `floor` (): the least mass of a response.
+    - `certificate` (K, K): weights w >= 0 on the pairs (i above j), of sum 1, which prove the bound: it is the largest
+      \\(\\sum_{ij} w_{ij} ((P\\mu)_i - (P\\mu)_j)\\) over those distributions. Where that is not positive none of them
+      meets the criterion; without a floor, \\(\\sum_{ij} w_{ij} (P_{ik} - P_{jk}) \\le 0\\) for every k.
+    - `result`: `RESULTS.successful`, `unattainable` (the certificate proves it) or `undecided`.
+    """
+
+    mu: Policy
+    margin: Scalar
+    feasible: Bool[Array, ""]
+    vacuous: Bool[Array, ""]
+    bound: Scalar
+    floor: Scalar
+    certificate: Float[Array, "K K"]
+    result: RESULTS
+
+
+def criterion_pairs(P: Preference, criterion: str) -> Pairs:
+    """The pairs (i, j) whose scores the criterion wants in the order i above j."""
+    if criterion not in CRITERIA:
+        raise ValueError(f"`criterion` is {criterion!r}; it must be one of {', '.join(CRITERIA)}.")
+    if criterion == "order":
+        return P > P.T
+    top = jnp.arange(P.shape[0]) == condorcet_winner(P) if criterion == "condorcet" else smith_set(P)
+    return top[:, None] & ~top[None, :] & jnp.any(top)
+
+
+def excess(lower: Preference, upper: Preference) -> Excess:
+    """The coefficients of the margins, in the worst case over lower <= P <= upper (both P where it is known).
+
+    The box is that of complementary matrices, lower + upper.T = 1 with diagonals 1/2, so that the entry that the two
+    rows share, k = i and k = j, takes one and the same worst value in both.
+    """
+    return lower[:, None, :] - upper[None, :, :]
+
+
+def with_floor(coefficients: Excess, floor: Scalar) -> Excess:
+    """The same margins as functions of x, with mu = floor + (1 - K floor) x: again linear on the simplex."""
+    K = coefficients.shape[-1]
+    return (1 - K * floor) * coefficients + floor * jnp.sum(coefficients, axis=-1, keepdims=True)
+
+
+def default_floor(value: Scalar, uniform: Scalar, K: int) -> Scalar:
+    """A floor that costs at most `UNIFORM_SHARE` of the best margin `value`; `uniform` is the margin of uniform mu."""
+    ratio = value / jnp.where(value > uniform, value - uniform, 1.0)
+    return jnp.where(value > 0, UNIFORM_SHARE / K * jnp.where(value > uniform, jnp.minimum(1.0, ratio), 1.0), 0.0)
+
+
+def conclude(mu: Policy, weights: Float[Array, "K K"], coefficients: Excess, pairs: Pairs, floor: Scalar) -> Sampler:
+    """Margin, bound and verdict from the two strategies, with no trust in the solver."""
+    eps, K = float(jnp.finfo(mu.dtype).eps), mu.shape[0]
+    vacuous = ~jnp.any(pairs)
+    margin = jnp.min(jnp.where(pairs, coefficients @ mu, jnp.inf))
+    reach = jnp.einsum("ij,ijk->k", weights, coefficients)
+    bound = jnp.where(vacuous, jnp.inf, floor * jnp.sum(reach) + (1 - K * floor) * jnp.max(reach))
+    size = jnp.max(jnp.where(pairs[:, :, None], jnp.abs(coefficients), 0.0))
+    feasible = vacuous | (margin > 2 * K * eps * size)  # more than the rounding of the margin itself
+    result = choose(bound <= eps**0.75 * size, RESULTS.unattainable, RESULTS.undecided)
+    result = choose(feasible, RESULTS.successful, result)
+    return Sampler(mu, margin, feasible, vacuous, bound, floor, weights, result)
+
+
+def design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar) -> Sampler:
+    """The sampler with the largest margin, by the interior-point method; one instance. A NaN `floor` is the default."""
+    K = pairs.shape[0]
+    dtype = coefficients.dtype
+    rows = (pairs | ~jnp.any(pairs)).ravel()
+    columns = jnp.ones(K, bool)
+    uniform = jnp.min(jnp.where(pairs, jnp.mean(coefficients, axis=-1), jnp.inf))
+
+    def stage(carry, _):
+        floor, _, _, _ = carry
+        game = solve_game(with_floor(coefficients, floor).reshape(K * K, K), rows, columns, smoothing)
+        mu = floor + (1 - K * floor) * game.column
+        after = jnp.where(automatic, jax.lax.stop_gradient(default_floor(game.lower, uniform, K)), floor)
+        return (after, mu, game.row.reshape(K, K), game.lower), floor
+
+    # Twice the same programme, compiled once: without a floor, then with the floor that this margin allows.
+    automatic, zero = jnp.isnan(floor), jnp.zeros((), dtype)
+    start = (jnp.where(automatic, 0.0, floor), jnp.zeros(K, dtype), jnp.zeros((K, K), dtype), zero)
+    (_, mu, weights, value), floors = jax.lax.scan(stage, start, None, length=2)
+    floor, none = floors[1], ~jnp.any(pairs)
+    mu = jnp.where(none, 1 / K, mu)
+    weights = jnp.where(none, 0.0, weights)
+    found = conclude(mu, weights, coefficients, pairs, floor)
+    # The value of `margin` is that of `mu`; its derivative is that of the game's value, by the envelope theorem.
+    slope = jnp.where(none, 0.0, value - jax.lax.stop_gradient(value))
+    fixed = jax.lax.stop_gradient((found.margin, found.bound))
+    return eqx.tree_at(lambda s: (s.margin, s.bound), found, (fixed[0] + slope, fixed[1] + slope))
+
+
+def requested_floor(floor: ScalarLike | None, P: Preference) -> Scalar:
+    """The floor in the dtype of `P`, NaN for the default. Where its value is known it must leave room."""
+    K = P.shape[0]
+    if floor is not None and not isinstance(floor, jax.core.Tracer) and not 0 <= float(floor) < 1 / K:
+        raise ValueError(f"`floor` is {float(floor)}; it must be in [0, 1 / K), here [0, {1 / K}).")
+    return as_float(float("nan") if floor is None else floor, P)
+
+
+def design_on_host(coefficients: np.ndarray, pairs: np.ndarray, floor: float | None) -> Sampler:
+    """`design` by HiGHS: vertices, exact up to rounding."""
+    K = len(pairs)
+    if not pairs.any():
+        mu, weights = np.full(K, 1 / K), np.zeros((K, K))
+        floor = UNIFORM_SHARE / K if floor is None else floor
+    else:
+
+        def solve(floor: float) -> tuple[np.ndarray, np.ndarray, float]:
+            game = (1 - K * floor) * coefficients + floor * coefficients.sum(axis=-1, keepdims=True)
+            column, row = highs_game(game.reshape(K * K, K), pairs.ravel())
+            mu = floor + (1 - K * floor) * column
+            return mu, row.reshape(K, K), float((coefficients @ mu)[pairs].min())
+
+        if floor is None:
+            value = jnp.asarray(solve(0.0)[2])
+            floor = float(default_floor(value, jnp.asarray(coefficients.mean(axis=-1)[pairs].min()), K))
+        mu, weights, _ = solve(floor)
+    arrays = [jnp.asarray(x) for x in (mu, weights, coefficients, pairs, floor)]
+    return conclude(*(a if a.dtype == bool else a.astype(arrays[2].dtype) for a in arrays))
+
+
+@jax.jit
+def _design(P: Preference, pairs: Pairs, floor: Scalar, smoothing: Scalar) -> Sampler:
+    return design(excess(P, P), pairs, floor, smoothing)
+
+
+def design_sampler(
+    P: PreferenceLike,
+    criterion: Criterion = "smith",
+    *,
+    floor: ScalarLike | None = None,
+    method: Literal["jax", "highs"] = "jax",
+    smoothing: ScalarLike = 0.0,
+    throw: bool = True,
+) -> Sampler:
+    r"""The sampling distribution under which IPO's scores meet a ranking criterion with the largest margin.
+
+    \(\max_{\mu, t} t\) subject to \((P\mu)_i - (P\mu)_j \ge t\) for the pairs (i, j) of the criterion,
+    \(\sum_k \mu_k = 1\), \(\mu_k \ge\) `floor`: a linear programme, and a matrix game of responses against pairs.
+
+    - `P`: shape (K, K). One matrix; batch with `jax.vmap`, over thousands at once.
+    - `criterion`: "condorcet", the Condorcet winner above all others; "smith", each member of the Smith set above each
+      outsider; "order", i above j wherever \(P_{ij} > P_{ji}\) (ties ask nothing). Where it names no pair (no winner;
+      the Smith set is everything; all ties) the result is uniform, feasible, and marked `vacuous`. The first two can
+      always be met. An order cannot where the majority has a cycle, and sometimes where it has none.
+    - `floor`: least mass of a response, in [0, 1 / K). None takes as much as costs at most 5 % of the best margin, and
+      at most 0.05 / K: full support whenever the criterion can be met.
+    - `method`: "jax" runs under `jit` and `vmap` and differentiates; "highs" is scipy's HiGHS on the host, one matrix.
+    - `smoothing`: in probability; at tau > 0 `mu` is the point of the central path where each complementarity product
+      is tau: unique and smooth in P, within K^2 tau of the best margin. For "jax".
+
+    Derivatives in P: of `margin` and `bound` by the envelope theorem, \(w\,\mu^\top\) (the default floor held fixed);
+    of `mu` by implicit differentiation of the central path, exact for `smoothing` > 0, and at 0 where the optimum is
+    unique and stays so (elsewhere `mu` jumps, and no derivative means anything).
+
+    Returns a `Sampler`. Raises where `result` is not successful, unless `throw` is False: `RESULTS.unattainable` with
+    a certificate, `RESULTS.undecided` where the best margin is too near 0 for the dtype (about 1e-12, or 1e-5 in
+    float32, of the largest score difference).
+
+    Source: after Chen, He, Jordan and Yao (arXiv 2602.12180), who show that such distributions exist; duality for the
+    certificate; Mehrotra, SIAM J. Optimization 2 (1992), for the method.
+
+    >>> import ipodyn
+    >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)  # uniform sampling puts response 1 on top
+    >>> found = ipodyn.design_sampler(P, "condorcet", floor=0.01)
+    >>> bool(found.feasible), int((P @ found.mu).argmax()), round(float(found.margin), 6)
+    (True, 0, 0.096)
+    """
+    P = as_float(P)
+    K = P.shape[0]
+    if P.ndim != 2 or P.shape[1] != K or K < 2:
+        raise ValueError(f"`P` has shape {P.shape}: give one matrix (K, K), K >= 2; for several use jax.vmap.")
+    wanted = requested_floor(floor, P)
+    pairs = criterion_pairs(P, criterion)
+    if method == "highs":
+        host = np.asarray(P)
+        found = design_on_host(host[:, None] - host[None], np.asarray(pairs), None if floor is None else float(wanted))
+    elif method == "jax":
+        found = _design(P, pairs, wanted, as_float(smoothing, P))
+    else:
+        raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
+    return throw_unless_successful(found, found.result) if throw else found
