@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure` (`figure.savefig("map.png")`
 in libraries, threads and servers. Needs matplotlib: `pip install 'ipodyn[plot]'`.
 """
 
+from ._audit import audit as audit
 from ._figure import check_available as check_available
 from ._map import stability_map as stability_map
 from ._rollout import rollout as rollout
