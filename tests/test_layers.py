@@ -26,7 +26,7 @@ LAYERS = [
     {"_regimes", "_stability"},
     {"_critical", "_covariance"},
     {"_boundary"},
-    {"_safe_region", "_tune"},
+    {"_safe_region", "_tune", "_audit"},
     {"_engine", "_grid"},
     {"_stability_map", "_sweep"},
     {"_finite", "_uncertain"},
