@@ -40,6 +40,9 @@ from ._fixed_point import fixed_point as fixed_point
 from ._gradient_optimum import gradient_optimum as gradient_optimum
 from ._hodge import HodgeSplit as HodgeSplit
 from ._hodge import hodge_split as hodge_split
+from ._intervals import PreferenceIntervals as PreferenceIntervals
+from ._intervals import preference_intervals as preference_intervals
+from ._intervals import robust_sampler as robust_sampler
 from ._loop import MRS as MRS
 from ._objectives import DPO as DPO
 from ._objectives import IPO as IPO
@@ -67,6 +70,9 @@ from ._sampler import Sampler as Sampler
 from ._sampler import design_sampler as design_sampler
 from ._sampling_sensitivity import bradley_terry_distance as bradley_terry_distance
 from ._sampling_sensitivity import sampling_sensitivity as sampling_sensitivity
+from ._sequential import SequentialDesign as SequentialDesign
+from ._sequential_runs import SequentialRuns as SequentialRuns
+from ._sequential_runs import sequential_runs as sequential_runs
 from ._simplex import entropy as entropy
 from ._simplex import kl_divergence as kl_divergence
 from ._stability import Stability as Stability

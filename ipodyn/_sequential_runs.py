@@ -1,0 +1,94 @@
+"""Many runs of the sequential design together, on known matrices that label the comparisons."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._sequential import FIRST, GROWTH, GUARD, Evidence, Plan, adaptive_pairs, check_design, make_plan
+
+
+class SequentialRuns(NamedTuple):
+    """What `sequential_runs` measured, run by run.
+
+    - `comparisons` (runs,): until certified, or `max_comparisons` or a little more. - `certified` (runs,).
+    - `vacuous` (runs,): certified that the criterion asks nothing. - `mu` (runs, K): the certified sampler.
+    - `covered` (runs,): whether P was inside the intervals at all times at which it was looked at.
+    """
+
+    comparisons: np.ndarray
+    certified: np.ndarray
+    vacuous: np.ndarray
+    mu: np.ndarray
+    covered: np.ndarray
+
+
+def sequential_runs(
+    P: np.ndarray,
+    criterion: str = "condorcet",
+    *,
+    rng: np.random.Generator,
+    delta: float = 0.05,
+    rule: str = "adaptive",
+    max_comparisons: int = 100_000,
+) -> SequentialRuns:
+    """Runs `SequentialDesign` once on each matrix, labels drawn from it, many at a time.
+
+    - `P`: shape (runs, K, K), the truth of each run. - `rng`: draws the labels.
+    - `criterion`, `delta`, `rule`: as there.
+    - `max_comparisons`: where a run that is not certified is given up.
+
+    Decisions are as in `SequentialDesign`, every 2 % of the comparisons so far; all labels until the next one are drawn
+    at once, and "uniform" spreads them over all pairs in turn.
+
+    >>> import ipodyn, numpy as np
+    >>> P = np.broadcast_to(ipodyn.problems.two_responses(0.9), (4, 2, 2))
+    >>> found = ipodyn.sequential_runs(P, rng=np.random.default_rng(0))
+    >>> bool(found.certified.all()), bool((found.comparisons < 100).all())
+    (True, True)
+    """
+    P = np.asarray(P, float)
+    runs, K, _ = P.shape
+    check_design(K, criterion, delta, rule)
+    order = np.argwhere(np.triu(np.ones((K, K), bool), 1))
+    evidence = Evidence(runs, K, delta)
+    certified, vacuous, covered = (np.zeros(runs, bool) for _ in range(3))
+    covered |= True
+    comparisons, mu = np.zeros(runs, np.int64), np.full((runs, K), np.nan)
+
+    def compare(active: np.ndarray, pairs: np.ndarray, number: np.ndarray) -> None:
+        """`number` (active, pairs) comparisons of each of the pairs (active, pairs, 2)."""
+        run = np.broadcast_to(active[:, None], number.shape).ravel()
+        i, j, number = pairs[..., 0].ravel(), pairs[..., 1].ravel(), number.ravel()
+        won = rng.binomial(number, P[run, i, j])
+        evidence.add(run, i, j, won, number - won)
+        np.add.at(comparisons, run, number)
+        within = (evidence.lower[run, i, j] <= P[run, i, j]) & (P[run, i, j] <= evidence.upper[run, i, j])
+        np.logical_and.at(covered, run, within)
+
+    everyone = np.arange(runs)
+    every_pair = np.broadcast_to(order[None], (runs, len(order), 2))
+    compare(everyone, every_pair, np.full((runs, len(order)), FIRST))
+    turn = 0  # of the uniform rule: how many comparisons lie behind, modulo the pairs
+    while True:
+        active = np.flatnonzero(~certified & (comparisons < max_comparisons))
+        if not len(active):
+            return SequentialRuns(comparisons, certified, vacuous, mu, covered)
+        plan, tops = make_plan(evidence, active, criterion)
+        done = plan.vacuous | (plan.value > GUARD)
+        certified[active[done]], vacuous[active[done]], mu[active[done]] = True, plan.vacuous[done], plan.mu[done]
+        left = active[~done]
+        if not len(left):
+            continue
+        block = np.maximum(1, (GROWTH * comparisons[left]).astype(int))
+        if rule == "uniform":
+            # All runs that are left have seen equally many comparisons.
+            step = int(block[0])
+            number = np.full(len(order), step // len(order))
+            extra = (turn + np.arange(step % len(order))) % len(order)
+            number[extra] += 1
+            turn = (turn + step) % len(order)
+            compare(left, every_pair[: len(left)], np.broadcast_to(number, (len(left), len(order))))
+        else:
+            keep = Plan(*(x[~done] for x in plan))
+            pairs = adaptive_pairs(evidence, left, keep, tops[~done], criterion)
+            compare(left, pairs[:, None], block[:, None])
