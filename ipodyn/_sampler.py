@@ -87,7 +87,7 @@ def conclude(mu: Policy, weights: Float[Array, "K K"], coefficients: Excess, pai
     bound = jnp.where(vacuous, jnp.inf, floor * jnp.sum(reach) + (1 - K * floor) * jnp.max(reach))
     size = jnp.max(jnp.where(pairs[:, :, None], jnp.abs(coefficients), 0.0))
     feasible = vacuous | (margin > 2 * K * eps * size)  # more than the rounding of the margin itself
-    result = choose(bound <= eps**0.75 * size, RESULTS.unattainable, RESULTS.undecided)
+    result = choose(bound <= eps ** (2 / 3) * size, RESULTS.unattainable, RESULTS.undecided)
     result = choose(feasible, RESULTS.successful, result)
     return Sampler(mu, margin, feasible, vacuous, bound, floor, weights, result)
 
@@ -186,7 +186,7 @@ def design_sampler(
     unique and stays so (elsewhere `mu` jumps, and no derivative means anything).
 
     Returns a `Sampler`. Raises where `result` is not successful, unless `throw` is False: `RESULTS.unattainable` with
-    a certificate, `RESULTS.undecided` where the best margin is too near 0 for the dtype (about 1e-12, or 1e-5 in
+    a certificate, `RESULTS.undecided` where the best margin is too near 0 for the dtype (about 4e-11, or 2e-5 in
     float32, of the largest score difference).
 
     Source: after Chen, He, Jordan and Yao (arXiv 2602.12180), who show that such distributions exist; duality for the

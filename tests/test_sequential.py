@@ -1,0 +1,176 @@
+"""Sequential design: the martingale by exact sums, error rates and savings by simulation, on made and real matrices."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import real_data as convert
+
+import ipodyn
+import ipodyn.data
+from ipodyn._sequential import log_marginal, mixture_interval
+
+K = 4
+
+
+def condorcet_matrices(rng, number, K):
+    """Random matrices whose response 0 beats all others by at least 0.02, relabelled at random."""
+    P = rng.uniform(size=(number, K, K))
+    P[:, 0] = 0.52 + 0.48 * P[:, 0]
+    above = np.triu(np.ones((K, K), dtype=bool), 1)
+    P = np.where(above, P, np.where(above.T, 1 - P.swapaxes(1, 2), 0.5))
+    order = rng.permuted(np.tile(np.arange(K), (number, 1)), axis=1)
+    return P[np.arange(number)[:, None, None], order[:, :, None], order[:, None, :]]
+
+
+def tops(P, criterion):
+    """The Smith sets by a path to the top, written anew: (runs, K) bool; empty without a Condorcet winner if asked."""
+    K = P.shape[1]
+    at_least = P >= 0.5
+    for k in range(K):  # Warshall: i reaches j through responses that are not beaten
+        at_least = at_least | (at_least[:, :, k, None] & at_least[:, None, k, :])
+    smith = at_least.all(axis=2)
+    return smith if criterion == "smith" else smith & (smith.sum(axis=1) == 1)[:, None]
+
+
+def violations(P, runs, criterion):
+    """Which certified samplers break the criterion on the truth, by their scores."""
+    score = np.einsum("rij,rj->ri", P, runs.mu)
+    top = tops(P, criterion)
+    asked = top.any(axis=1) & ~top.all(axis=1)
+    lowest = np.where(top, score, np.inf).min(axis=1)
+    highest = np.where(top, -np.inf, score).max(axis=1)
+    return runs.certified & asked & ~(lowest > highest)
+
+
+def both_rules(P, criterion, rng, **options):
+    return [ipodyn.sequential_runs(P, criterion, rng=rng, rule=rule, **options) for rule in ("adaptive", "uniform")]
+
+
+def share_with_fewer(adaptive, uniform):
+    """Of all runs: certified by the adaptive rule with fewer comparisons than by the uniform one (or its limit)."""
+    return (adaptive.certified & (adaptive.comparisons < uniform.comparisons)).mean()
+
+
+def test_martingale_has_mean_one():
+    """Sum over the outcomes of n comparisons of probability times ratio, for the true p; and one step ahead."""
+    for n in (1, 7, 40):
+        wins = np.arange(n + 1)
+        ratio = np.exp(log_marginal(wins, n - wins))  # the probability times this over the likelihood
+        assert abs(sum(math.comb(n, w) * ratio[w] for w in wins) - 1) < 1e-12
+        ahead = np.exp(log_marginal(wins + 1, n - wins)) + np.exp(log_marginal(wins, n - wins + 1))
+        np.testing.assert_allclose(ahead, ratio, rtol=1e-12)
+
+
+def test_intervals_are_the_level_sets():
+    wins, losses = (x.ravel() for x in np.meshgrid(np.arange(12), np.arange(12)))
+    lower, upper = mixture_interval(wins, losses, 0.01)
+    p = np.linspace(0, 1, 2001)[1:-1, None]
+    inside = wins * np.log(p) + losses * np.log1p(-p) > log_marginal(wins, losses) + np.log(0.01)
+    clear = (np.abs(p - lower) > 1e-9) & (np.abs(p - upper) > 1e-9)
+    np.testing.assert_array_equal(((lower < p) & (p < upper))[clear], inside[clear])
+
+
+def test_intervals_hold_at_all_times_at_once(rng):
+    """2,000 paths of 2,000 comparisons looked at after each: at most 10 % ever miss p (3 standard deviations more)."""
+    p = rng.uniform(0.05, 0.95, 2000)[:, None]
+    wins = np.cumsum(rng.uniform(size=(2000, 2000)) < p, axis=1)
+    losses = np.arange(1, 2001) - wins
+    log_ratio = log_marginal(wins, losses) - wins * np.log(p) - losses * np.log1p(-p)
+    missed = (log_ratio >= -np.log(0.1)).any(axis=1).mean()
+    assert 0.01 < missed < 0.1 + 3 * math.sqrt(0.1 * 0.9 / 2000)
+
+
+def test_adaptive_rule_errs_less_than_promised_and_saves(rng):
+    P = condorcet_matrices(rng, 64, K)
+    adaptive, uniform = both_rules(P, "condorcet", rng, delta=0.1, max_comparisons=20_000)
+    for runs in (adaptive, uniform):
+        assert violations(P, runs, "condorcet").sum() <= 6  # 0.1 of 64
+        assert runs.covered.mean() > 0.9 - 3 * math.sqrt(0.1 * 0.9 / 64)
+    assert adaptive.certified.mean() > 0.9
+    assert share_with_fewer(adaptive, uniform) >= 0.8
+
+
+def test_one_at_a_time(rng):
+    """The class: the winner is on top of the certified sampler for all matrices in the box, and P is among them."""
+    P = condorcet_matrices(rng, 1, K)[0]
+    design = ipodyn.SequentialDesign(K, "condorcet", delta=0.05)
+    while not design.certified and design.comparisons < 20_000:
+        i, j = design.next_pair()
+        design.record(i, j, bool(rng.uniform() < P[i, j]))
+    assert design.certified
+    assert (design.lower <= P).all() and (design.upper >= P).all()
+    assert design.wins.sum() == design.comparisons
+    winner = int(np.flatnonzero(tops(P[None], "condorcet")[0])[0])
+    sampler = design.sampler
+    assert bool(sampler.feasible) and int((P @ np.asarray(sampler.mu)).argmax()) == winner
+
+
+def test_wrong_use_is_told():
+    with pytest.raises(ValueError, match="`rule` is 'greedy'"):
+        ipodyn.SequentialDesign(3, rule="greedy")
+    with pytest.raises(ValueError, match="`criterion` is 'borda'"):
+        ipodyn.SequentialDesign(3, "borda")
+    with pytest.raises(ValueError, match="two different responses"):
+        ipodyn.SequentialDesign(3).record(1, 1, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("K", [4, 6])
+def test_promise_and_savings_over_many_runs(rng, K):
+    """600 runs a size at delta 0.1."""
+    P = condorcet_matrices(rng, 600, K)
+    adaptive, uniform = both_rules(P, "condorcet", rng, delta=0.1, max_comparisons=100_000)
+    for name, runs in (("adaptive", adaptive), ("uniform", uniform)):
+        errors = violations(P, runs, "condorcet").sum()
+        print(
+            f"K={K} {name}: certified {runs.certified.mean():.3f}, errors {errors}/600, "
+            f"covered {runs.covered.mean():.3f}"
+        )
+        print("   comparisons, quartiles:", np.quantile(runs.comparisons, [0.25, 0.5, 0.75]))
+        assert errors <= 60
+        assert runs.covered.mean() > 0.9 - 3 * math.sqrt(0.1 * 0.9 / 600)
+    print(f"   fewer than uniform: {share_with_fewer(adaptive, uniform):.3f}")
+    assert share_with_fewer(adaptive, uniform) >= 0.8
+
+
+@pytest.mark.slow
+def test_smith_sets(rng):
+    """600 random matrices of any Smith set."""
+    P = rng.uniform(size=(600, K, K))
+    above = np.triu(np.ones((K, K), dtype=bool), 1)
+    P = np.where(above, P, np.where(above.T, 1 - P.swapaxes(1, 2), 0.5))
+    adaptive, uniform = both_rules(P, "smith", rng, delta=0.1, max_comparisons=50_000)
+    for name, runs in (("adaptive", adaptive), ("uniform", uniform)):
+        errors = violations(P, runs, "smith").sum()
+        print(f"smith {name}: certified {runs.certified.mean():.3f}, errors {errors}/600")
+        print("   comparisons, quartiles:", np.quantile(runs.comparisons, [0.25, 0.5, 0.75]))
+        assert errors <= 60
+    print(f"   fewer than uniform: {share_with_fewer(adaptive, uniform):.3f}")
+
+
+@pytest.mark.slow
+def test_real_tournaments(rng, real_data, tmp_path):
+    """Groups of models from the arena's human votes and from the mean of QLoRA's per-prompt tournaments."""
+    votes = np.genfromtxt(real_data / "arena_ppr_votes.csv", delimiter=",", dtype=None, names=True, encoding="utf-8")
+    votes = votes[votes["judge"] == "human"]
+    arena = np.full((20, 20), 0.5)
+    for a, b, won, lost, ties in zip(
+        *(votes[c] for c in ("model_a", "model_b", "wins_a", "wins_b", "ties")), strict=True
+    ):
+        arena[a, b] = (won + ties / 2) / (won + lost + ties)
+        arena[b, a] = 1 - arena[a, b]
+    qlora = ipodyn.data.load_pairs(convert.qlora(real_data, tmp_path), both_orders=True).P.mean(axis=0)
+    chosen = rng.permutation(list(itertools.combinations(range(20), 4)))[:500]
+    groups = [arena[np.ix_(g, g)] for g in chosen] + [qlora[np.ix_(g, g)] for g in itertools.combinations(range(7), 4)]
+    P = np.stack(groups)
+    P = P[tops(P, "condorcet").any(axis=1)]
+    adaptive, uniform = both_rules(P, "condorcet", rng, delta=0.1, max_comparisons=100_000)
+    for name, runs in (("adaptive", adaptive), ("uniform", uniform)):
+        errors = violations(P, runs, "condorcet").sum()
+        print(f"real {name}: {len(P)} groups, certified {runs.certified.mean():.3f}, errors {errors}")
+        print("   comparisons, quartiles:", np.quantile(runs.comparisons, [0.25, 0.5, 0.75]))
+        assert errors <= 0.1 * len(P)
+    print(f"   fewer than uniform: {share_with_fewer(adaptive, uniform):.3f}")
+    assert share_with_fewer(adaptive, uniform) >= 0.8
