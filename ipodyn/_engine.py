@@ -63,13 +63,15 @@ def _compiled(kernel: Kernel, static: Any, size: int, devices: tuple[Any, ...]) 
     mesh = Mesh(np.array(devices), ("device",))
     split, whole = PartitionSpec("device"), PartitionSpec()
 
-    def on_device(blocks: Any, arguments: Any) -> Any:
-        def one_block(block: Any) -> Any:
-            return kernel(static, arguments, block * size + jnp.arange(size, dtype=block.dtype))
+    def on_device(blocks: Any, points: Any, arguments: Any) -> Any:
+        def one_block(block_and_points: Any) -> Any:
+            block, own = block_and_points
+            index = block * size + jnp.arange(size, dtype=block.dtype)
+            return kernel(static, arguments, index) if own is None else kernel(static, arguments, index, own)
 
-        return jax.lax.map(one_block, blocks)
+        return jax.lax.map(one_block, (blocks, points))
 
-    program = jax.shard_map(on_device, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
+    program = jax.shard_map(on_device, mesh=mesh, in_specs=(split, split, whole), out_specs=split, check_vma=False)
     return jax.jit(program, compiler_options=compiler_options()), NamedSharding(mesh, split)
 
 
@@ -83,13 +85,14 @@ def run_points(
     devices: Devices | None = None,
     progress: ProgressCallback | None = None,
     blocks_per_call: int = BLOCKS_PER_CALL,
+    points: Any = None,
 ) -> Any:
     """`kernel(static, arguments, indices)` for the points 0 .. num_points - 1, as NumPy arrays with the points last.
 
     `kernel` and `static` are hashable (a module-level function and its settings), so that one compilation serves every
-    call; `arguments` are arrays. The indices of a block are consecutive; surplus points of the last block run over the
-    end, and what comes of them is dropped. Memory on the devices is that of the blocks in flight, whatever
-    `num_points`.
+    call; `arguments` are arrays. `points` are NumPy arrays (num_points,): the kernel gets its block's as a fourth
+    argument. The indices of a block are consecutive; surplus points of the last block run over the end, and what comes
+    of them is dropped. Memory on the devices is that of the blocks in flight, whatever `num_points`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     num_blocks = -(-num_points // size)
@@ -100,7 +103,9 @@ def run_points(
     done = 0
     for first in range(0, num_blocks, per_call):
         blocks = np.minimum(np.arange(first, first + per_call), num_blocks - 1).astype(np.int32)
-        output = program(jax.device_put(blocks, sharding), arguments)
+        taken = np.minimum(blocks[:, None] * size + np.arange(size), num_points - 1)
+        own = jax.tree.map(lambda x, taken=taken: jax.device_put(x[taken], sharding), points)
+        output = program(jax.device_put(blocks, sharding), own, arguments)
         # (blocks, ..., size) -> (..., points)
         piece = jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 0, -2).reshape((*x.shape[1:-1], -1)), output)
         pieces.append(piece)

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ._loop import MRS
@@ -66,13 +67,13 @@ class Grid(eqx.Module):
     def points_per_matrix(self) -> int:
         return self.alpha.size * self.beta.size
 
-    def region(self, first: int, stop: int, size: int) -> Region:
-        """The matrices first .. stop - 1 for blocks of `size` points; always of one shape, so that one program serves.
+    def region(self, matrices: np.ndarray, size: int) -> Region:
+        """Some matrices, in the order given, for blocks of `size` points.
 
-        The length is rounded up to a power of two: sets of nearly the same size share their program too.
+        Always of one shape, a power of two: ranges of one set, and sets of nearly the same size, share their program.
         """
         length = 1 << (self.P.shape[-1] + size - 1).bit_length()
-        at = first + jnp.arange(length) % (stop - first)
+        at = jnp.asarray(np.resize(matrices, length))
 
         def tiled(x: Array) -> Array:
             return jnp.take(x, at, axis=-1)
@@ -82,7 +83,7 @@ class Grid(eqx.Module):
             tiled(self.pi_ref),
             tiled(self.pi_0),
             tiled(self.policy0),
-            jnp.asarray(stop - first, jnp.int32),
+            jnp.asarray(matrices.size, jnp.int32),
             jnp.repeat(self.alpha, self.beta.size),
             jnp.tile(self.beta, self.alpha.size),
             self.lam,

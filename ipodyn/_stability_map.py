@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import Array, ArrayLike, Bool, Int
 
-from ._engine import BLOCKS_PER_CALL, CHEAP_BLOCKS_PER_CALL, Devices, ProgressCallback, block_size, run_points
+from ._engine import CHEAP_BLOCKS_PER_CALL, Devices, Kernel, ProgressCallback, block_size, run_points
 from ._fixed_point import solve_fixed_point
 from ._grid import Grid, Region
-from ._loop import MRS
 from ._objectives import IPO, AbstractObjective
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
 from ._regimes import Regime, RegimeThresholds, classify
@@ -59,8 +58,9 @@ class Settings(NamedTuple):
     analytic: bool
 
 
-def _analytic(loop: MRS) -> dict[str, Array]:
-    """The fixed point of every loop and its stability; NaN where there is none."""
+def _analytic_cells(static: None, region: Region, index: Int[Array, " S"]) -> dict[str, Array]:
+    """The fixed point of every loop of a block and its stability; NaN where there is none."""
+    loop, _ = region.loops(index)
     star = solve_fixed_point(loop)
     local = solve_stability(loop, star.policy)
     fields = (local.radius, local.omega, local.period, entropy(star.policy), star.residual)
@@ -68,29 +68,36 @@ def _analytic(loop: MRS) -> dict[str, Array]:
     return {name: jnp.where(found, x, jnp.nan) for name, x in zip(ANALYTIC, fields, strict=True)}
 
 
-def _predicted_regime(fields: dict[str, Array], K: int, thresholds: RegimeThresholds) -> Array:
+def _rollout_cells(
+    settings: Settings, region: Region, index: Int[Array, " S"], unstable: Bool[Array, " S"]
+) -> dict[str, Array]:
+    """The evidence of a block of rollouts, and the regime by it."""
+    loop, policy0 = region.loops(index)
+    one_round = loop.round()
+    assert settings.plan is not None
+    orbit = finish(one_round, run_until_standing(one_round, one_round.start(policy0), settings.plan, unstable))
+    regime = classify(orbit, settings.thresholds).astype(jnp.int8)
+    return {name: getattr(orbit, name) for name in ROLLOUT} | {"regime": regime}
+
+
+def _predicted_regime(fields: dict[str, np.ndarray], K: int, thresholds: RegimeThresholds) -> np.ndarray:
     """What the fixed point alone says: stable ones attract from nearby, around unstable ones the loop turns."""
     collapsed = fields["fixed_point_entropy"] < thresholds.collapse_share * math.log(K)
-    code = jnp.where(fields["radius"] < 1, jnp.where(collapsed, Regime.collapses, Regime.converges), Regime.oscillates)
-    return jnp.where(jnp.isnan(fields["radius"]), Regime.unresolved, code)
+    code = np.where(fields["radius"] < 1, np.where(collapsed, Regime.collapses, Regime.converges), Regime.oscillates)
+    return np.where(np.isnan(fields["radius"]), Regime.unresolved, code).astype(np.int8)
 
 
-def _cells(settings: Settings, region: Region, index: Int[Array, " S"]) -> dict[str, Array]:
-    """Everything that is asked of a block of points; names as in `VARIABLES`."""
-    loop, policy0 = region.loops(index)
-    fields = _analytic(loop) if settings.analytic else {}
-    if settings.plan is None:
-        regime = _predicted_regime(fields, loop.P.shape[0], settings.thresholds)
-        return fields | {"regime": regime.astype(jnp.int8)}
-    one_round = loop.round()
-    unstable = fields["radius"] >= 1 if fields else jnp.zeros(index.shape, bool)
-    orbit = finish(one_round, run_until_standing(one_round, one_round.start(policy0), settings.plan, unstable))
-    regime = classify(orbit, settings.thresholds)
-    if fields:
-        still = (regime == Regime.converges) | (regime == Regime.collapses)
-        moving = (fields["radius"] < 1) & (regime == Regime.oscillates)
-        fields["disagreement"] = jnp.where(moving, 1, jnp.where(unstable & still, 2, 0)).astype(jnp.int8)
-    return fields | {name: getattr(orbit, name) for name in ROLLOUT} | {"regime": regime.astype(jnp.int8)}
+def _disagreement(radius: np.ndarray, regime: np.ndarray) -> np.ndarray:
+    still = (regime == Regime.converges) | (regime == Regime.collapses)
+    moving = (radius < 1) & (regime == Regime.oscillates)
+    return np.where(moving, 1, np.where((radius >= 1) & still, 2, 0)).astype(np.int8)
+
+
+def _expected_rounds(radius: np.ndarray, plan: Plan) -> np.ndarray:
+    """Rounds until a loop stands still, by its rate of convergence: deviations shrink to 1e-9."""
+    rounds = plan.odd + plan.chunk * plan.num_chunks
+    rate = -np.log(np.clip(radius, 1e-9, 1.0))
+    return np.where(radius < 1, np.minimum(20 / np.maximum(rate, 20 / rounds), rounds), rounds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,22 +176,34 @@ class MapProblem:
     ) -> dict[str, np.ndarray]:
         """The fields of the matrices first .. stop - 1, each of shape (matrices, alphas, betas)."""
         stop = self.num_matrices if stop is None else stop
-        K = self.grid.P.shape[0]
-        num_points = (stop - first) * self.grid.points_per_matrix
+        K, count, cells = self.grid.P.shape[0], stop - first, self.grid.points_per_matrix
         if size is None:
-            size = block_size(K, self.grid.P.dtype.itemsize, num_points=num_points, devices=devices)
-        cells = run_points(
-            _cells,
-            self.settings,
-            self.grid.region(first, stop, size),
-            num_points,
-            size=size,
-            devices=devices,
-            progress=progress,
-            blocks_per_call=CHEAP_BLOCKS_PER_CALL if self.settings.plan is None else BLOCKS_PER_CALL,
-        )
-        cells_first = (*self.shape[1:], stop - first)
-        fields = {name: np.moveaxis(x.reshape(cells_first), -1, 0) for name, x in cells.items()}
+            size = block_size(K, self.grid.P.dtype.itemsize, num_points=count * cells, devices=devices)
+        settings = self.settings
+        order = np.arange(count)
+
+        def run(kernel: Kernel, static: Any, **options: Any) -> dict[str, np.ndarray]:
+            region = self.grid.region(first + order, size)
+            found = run_points(kernel, static, region, count * cells, size=size, devices=devices, **options)
+            back = np.argsort(order)
+            return {name: x.reshape(cells, count)[:, back] for name, x in found.items()}
+
+        found: dict[str, np.ndarray] = {}
+        if settings.analytic:
+            report = progress if settings.plan is None else None
+            found = run(_analytic_cells, None, progress=report, blocks_per_call=CHEAP_BLOCKS_PER_CALL)
+        if settings.plan is None:
+            found["regime"] = _predicted_regime(found, K, settings.thresholds)
+        else:
+            unstable = np.zeros((cells, count), bool)
+            if settings.analytic:
+                # Slow matrices next to slow ones: blocks then end together, and more of them end early.
+                order = np.argsort(_expected_rounds(found["radius"], settings.plan).mean(axis=0), kind="stable")
+                unstable = found["radius"] >= 1
+            found |= run(_rollout_cells, settings, progress=progress, points=unstable[:, order].ravel())
+            if settings.analytic:
+                found["disagreement"] = _disagreement(found["radius"], found["regime"])
+        fields = {name: np.ascontiguousarray(x.T).reshape(count, *self.shape[1:]) for name, x in found.items()}
         if "contraction_bound" in self.variables():
             A = np.moveaxis(np.asarray(self.grid.P[..., first:stop]), -1, 0) - 0.5
             norms = np.linalg.norm(A, ord=2, axis=(1, 2))[:, None, None]

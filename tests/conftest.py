@@ -1,5 +1,6 @@
 """Configuration first; ipodyn is never imported here, so that the run-time shape checker can hook its import."""
 
+import os
 import pathlib
 
 import jax
@@ -10,6 +11,17 @@ jax.config.update("jax_num_cpu_devices", 2)  # so that everything on many device
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Compiling is most of the time: programs are kept for the other workers, for the processes that tests start, and for
+# the next run.
+_CACHE = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
+for _name, _value in {
+    "jax_compilation_cache_dir": str(_CACHE),
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+}.items():
+    jax.config.update(_name, _value)
+    os.environ.setdefault(_name.upper(), str(_value))
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ipodyn import DPO, MRS, _chunk_kernel
+from ipodyn._objectives import LinearResponse
 from ipodyn._rollout import Plan, run_until_standing, sum_rounds
 
 S = 256
@@ -31,6 +32,7 @@ def test_interpreted_kernel_equals_the_scan(rng, K):
     length = 7  # one rounding of a logit of size 30 grows by beta in every round
     (after, total, squares), _ = jax.jit(sum_rounds, static_argnums=2)(one_round, state, length)
     mine, my_total, my_squares = _chunk_kernel.sum_rounds(one_round, state, length, interpret=True)
+    assert isinstance(one_round.response, LinearResponse)
     gentle = np.asarray(one_round.response.gain).max((0, 1)) < 2  # rounding is not blown up there
     assert gentle.sum() > 50
     for a, b in ((mine.policy, after.policy), (my_total, total), (my_squares, squares)):

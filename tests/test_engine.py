@@ -54,6 +54,18 @@ def test_one_compilation_serves_changed_arguments():
     assert len(traces) == first
 
 
+@pytest.mark.parametrize("num_points", [5, 1000])
+def test_points_bring_their_own_values(num_points):
+    """Each block sees the values of its points, on two devices, with several calls."""
+    own = np.random.default_rng(num_points).normal(size=num_points)
+
+    def kernel(static, arguments, index, own):
+        return own * index.astype(own.dtype)
+
+    found = run_points(kernel, None, (), num_points, size=8, blocks_per_call=3, points=own)
+    np.testing.assert_array_equal(found, own * np.arange(num_points))
+
+
 def test_blocks_shrink_as_matrices_grow():
     sizes = [block_size(K, 4) for K in (2, 3, 4, 8, 16, 64)]
     assert sizes == sorted(sizes, reverse=True)

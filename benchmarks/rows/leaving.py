@@ -31,7 +31,7 @@ def prepare_all_rounds(job: Job) -> Any:
         job.P, alpha=job.alpha, beta=job.beta, lam=job.lam, num_steps=job.num_steps, **ipodyn_peer.only_rollouts()
     )
     size = _engine.block_size(job.K, 4, num_points=job.num_trajectories)
-    region = problem.grid.region(0, len(job.P), size)
+    region = problem.grid.region(np.arange(len(job.P)), size)
 
     def run() -> Statistics:
         fields = _engine.run_points(_all_rounds, problem.settings, region, job.num_trajectories, size=size)
