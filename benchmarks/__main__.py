@@ -12,7 +12,7 @@ import ipodyn
 
 from . import report
 from .report import Row
-from .rows import Settings, analytic, engine, leaving, rates
+from .rows import Settings, analytic, blocks, engine, leaving, rates
 
 QUESTIONS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "rates": rates.rows,
@@ -25,7 +25,9 @@ QUESTIONS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "memory": engine.memory,
     "start": engine.start,
     "gpu": engine.gpu,
+    "blocks": blocks.rows,
 }
+ON_REQUEST = {"blocks"}  # for tuning: named by `--only`, or left out
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
     print(report.header(), flush=True)
     rows: list[Row] = []
     start = time.perf_counter()
-    for name in arguments.only or QUESTIONS:
+    for name in arguments.only or [name for name in QUESTIONS if name not in ON_REQUEST]:
         try:
             for row in QUESTIONS[name](settings):
                 rows.append(row)

@@ -42,10 +42,10 @@ def prepare_all_rounds(job: Job) -> Any:
     return run
 
 
-def compare(name: str, job: Job, bar: float | None, settings: Settings) -> Row:
+def compare(name: str, job: Job, bar: float | None, settings: Settings, **options: bool) -> Row:
     import ipodyn
 
-    pair = interleaved(ipodyn_peer.prepare(job), prepare_all_rounds(job), settings.repeats)
+    pair = interleaved(ipodyn_peer.prepare(job, **options), prepare_all_rounds(job), settings.repeats)
     codes = ipodyn_peer.whole_map(job).regime.values
     settled = float(np.mean((codes == ipodyn.Regime.converges) | (codes == ipodyn.Regime.collapses)))
     ours, full = pair.output_a, pair.output_b
@@ -63,10 +63,10 @@ def rows(settings: Settings) -> Iterator[Row]:
         return
     count = settings.matrices(128)
     transitive = paper_job("strongly_transitive", 4, count, 3000)
-    yield compare("leaving early / all rounds, strongly transitive", transitive, 5, settings)
+    yield compare("leaving early / all rounds, strongly transitive", transitive, 5, settings, analytic=True)
     if settings.quick:
         return
     cyclic = paper_job("cyclic", 4, count, 3000)
-    yield compare("leaving early / all rounds, cyclic", cyclic, None, settings)
+    yield compare("leaving early / all rounds, cyclic", cyclic, None, settings, analytic=True)
     moving = moving_job(4, settings.matrices(256), 2000)
     yield compare("leaving early / all rounds, nothing settles", moving, 0.95, settings)
