@@ -44,9 +44,11 @@ def _reference(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta
 
 
 def _on_policy(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta: Scalar) -> Any:
-    loop = MRS(P, alpha=0.0, beta=beta, lam=1.0, pi_ref=pi_ref, objective=objective)
-    found = fixed_point(loop, throw=False)
-    return found.policy, found.result == RESULTS.successful
+    # Without scores there is no such policy, and the search for it would use all its steps: it gets ties instead.
+    exists = objective.solve_score(P, jnp.full_like(pi_ref, 1 / pi_ref.size)).result == RESULTS.successful
+    P = jnp.where(exists, P, 0.5)
+    found = fixed_point(MRS(P, alpha=0.0, beta=beta, lam=1.0, pi_ref=pi_ref, objective=objective), throw=False)
+    return found.policy, exists & (found.result == RESULTS.successful)
 
 
 def _skewed(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta: Scalar) -> Any:
@@ -81,25 +83,33 @@ def _own(sampler: Callable[[Preference], Policy]) -> Draw:
 
 
 @functools.lru_cache(maxsize=32)
-def _judge(draw: Draw) -> Callable[..., tuple[Array, Array, Array]]:
-    """(margin (M, axioms), applies (M, axioms), defined (M,)) of a block of matrices, compiled."""
+def _drawn(draw: Draw) -> Callable[..., tuple[Array, Array]]:
+    """mu (M, axioms or 1, K) and whether it exists (M,) for a block of matrices, compiled."""
 
     @eqx.filter_jit
-    def judge(
+    def drawn(
         objective: AbstractObjective, P: Float[Array, "M K K"], pi_ref: Float[Array, "M K"], beta: Scalar
-    ) -> tuple[Array, Array, Array]:
-        def one(P: Preference, pi_ref: Policy) -> tuple[Array, Array, Array]:
-            mu, exists = draw(objective, P, pi_ref, beta)
-            mu = jnp.atleast_2d(mu).T  # batch axes behind
-            solution = objective.solve_score(jnp.broadcast_to(P[:, :, None], (*P.shape, mu.shape[1])), mu)
-            scores = jnp.broadcast_to(solution.score, (mu.shape[0], len(AXIOMS)))
-            found = [axiom(P, scores[:, place]) for place, axiom in enumerate(AXIOMS.values())]
-            defined = jnp.broadcast_to(exists & (solution.result == RESULTS.successful), len(AXIOMS))
-            return jnp.stack([x.margin for x in found]), jnp.stack([x.applies for x in found]), defined
+    ) -> tuple[Array, Array]:
+        mu, exists = jax.vmap(lambda P, pi_ref: draw(objective, P, pi_ref, beta))(P, pi_ref)
+        return mu if mu.ndim == 3 else mu[:, None], exists
 
-        return jax.vmap(one)(P, pi_ref)
+    return drawn
 
-    return judge
+
+@eqx.filter_jit
+def _judge(
+    objective: AbstractObjective, P: Float[Array, "M K K"], mu: Float[Array, "M samplers K"]
+) -> tuple[Array, Array, Array]:
+    """(margin, applies, whether scores exist), each (M, axioms), of a block of matrices."""
+
+    def one(P: Preference, mu: Float[Array, "samplers K"]) -> tuple[Array, Array, Array]:
+        solution = objective.solve_score(jnp.broadcast_to(P[:, :, None], (*P.shape, mu.shape[0])), mu.T)
+        scores = jnp.broadcast_to(solution.score, (mu.shape[1], len(AXIOMS)))
+        found = [axiom(P, scores[:, place]) for place, axiom in enumerate(AXIOMS.values())]
+        defined = jnp.broadcast_to(solution.result == RESULTS.successful, len(AXIOMS))
+        return jnp.stack([x.margin for x in found]), jnp.stack([x.applies for x in found]), defined
+
+    return jax.vmap(one)(P, mu)
 
 
 def audit(
@@ -160,10 +170,21 @@ def audit(
 
     shape = (M, len(judged), len(draws), len(AXIOMS))
     margin, defined, applies = np.empty(shape, array.dtype), np.empty(shape, bool), np.empty((M, len(AXIOMS)), bool)
-    for place, objective in enumerate(judged):
+    size = min(CHUNK, M)
+    strength = jnp.asarray(beta, array.dtype)
+    for start in range(0, M, size):
+        stop = min(start + size, M)
+        rows = np.minimum(np.arange(start, start + size), M - 1)  # the last block repeats the last matrix
+        block = jnp.asarray(array[rows])
         for which, (name, draw) in enumerate(draws.items()):
-            arguments = objective, array, fixed.get(name, reference), jnp.asarray(beta, array.dtype)
-            margin[:, place, which], applies[:], defined[:, place, which] = _in_chunks(_judge(draw), *arguments)
+            policies = jnp.asarray(fixed.get(name, reference)[rows])
+            mu, exists = _drawn(draw)(judged[0], block, policies, strength)
+            for place, objective in enumerate(judged):
+                if place > 0 and draw is _on_policy:  # the one that depends on the objective
+                    mu, exists = _drawn(draw)(objective, block, policies, strength)
+                found = (np.asarray(x)[: stop - start] for x in _judge(objective, block, mu))
+                margin[start:stop, place, which], applies[start:stop], scored = found
+                defined[start:stop, place, which] = scored & np.asarray(exists)[: stop - start, None]
     margin = np.where(defined, margin, np.nan)
     holds = margin > atol
     counted = applies[:, None, None] & defined
@@ -232,19 +253,3 @@ def _policies(policies: HostArray, name: str, M: int, K: int, dtype: Any) -> np.
     for row in array.reshape(-1, K):
         check_policy(row, K, name=name)
     return np.broadcast_to(array.astype(dtype), (M, K))
-
-
-def _in_chunks(
-    judge: Callable[..., tuple[Array, Array, Array]],
-    objective: AbstractObjective,
-    P: np.ndarray,
-    pi_ref: np.ndarray,
-    beta: Array,
-) -> tuple[np.ndarray, ...]:
-    size = min(CHUNK, len(P))
-    parts = []
-    for start in range(0, len(P), size):
-        rows = np.minimum(np.arange(start, start + size), len(P) - 1)  # the last chunk repeats the last matrix
-        found = judge(objective, jnp.asarray(P[rows]), jnp.asarray(pi_ref[rows]), beta)
-        parts.append([np.asarray(x)[: len(P) - start] for x in found])
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
