@@ -28,6 +28,9 @@ from ._critical import critical_beta as critical_beta
 from ._critical import critical_lam as critical_lam
 from ._detection import SmallestSample as SmallestSample
 from ._detection import smallest_sample as smallest_sample
+from ._diagnosis import Diagnosis as Diagnosis
+from ._diagnosis import Recommendation as Recommendation
+from ._diagnosis import diagnose as diagnose
 from ._empirical import draw_wins as draw_wins
 from ._empirical import empirical_optimum as empirical_optimum
 from ._empirical import empirical_score as empirical_score

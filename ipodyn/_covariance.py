@@ -90,7 +90,8 @@ def stationary_covariance(loop: MRS, policy: Float[ArrayLike, " K"], *, num_pair
     \(\Sigma = J\Sigma J^\top + Q/n\) on logits modulo constants, J the Jacobian of a round and Q the one-round noise of
     the empirical score, \(\beta^2 H^{-1} M H^{-1}\) with H and M the mean curvature and the covariance of the pull of
     one labelled pair. First order in 1/n: the ridge of empirical DPO is neglected, and all responses must be sampled
-    often enough to be compared in nearly every round.
+    often: with 200 comparisons a round of the rarest one, simulations agreed within 10 % (for DPO, whose fit is not
+    linear, not so with fewer).
 
     - `policy`: shape (K,), from `fixed_point`. - `num_pairs` > 0.
 

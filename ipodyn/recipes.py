@@ -113,6 +113,18 @@ def _recipe(
     return Recipe(alpha, beta, lam, IPO() if objective is None else objective, name, remark, rounds)
 
 
+def custom(
+    *, alpha: ScalarLike, beta: ScalarLike, lam: ScalarLike, objective: AbstractObjective | None = None
+) -> Recipe:
+    """Any point of the cube, for its description and translation.
+
+    >>> import ipodyn
+    >>> ipodyn.recipes.custom(alpha=0.9, beta=5.0, lam=0.8).name
+    'custom'
+    """
+    return _recipe("custom", "", objective, alpha=alpha, beta=beta, lam=lam)
+
+
 def one_shot(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> Recipe:
     """IPO or DPO from fixed data, once: the first round of (0, beta, 0). (Later rounds repeat it.)
 

@@ -30,9 +30,10 @@ LAYERS = [
     {"_engine", "_grid"},
     {"_stability_map", "_sweep"},
     {"_finite", "_uncertain"},
-    {"_detection"},
+    {"_detection", "_diagnosis"},
     {"_store"},
     {"data"},
+    {"_report_html"},
     {"plot"},
     {"_cli"},
 ]

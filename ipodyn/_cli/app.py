@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
+from .diagnose import DiagnoseCommand, recipe_of
 from .errors import CommandError, Stopped, one_line
 from .map import MapCommand
 from .rollout import RolloutCommand
@@ -106,6 +107,80 @@ def _map(
     MapCommand(
         source, alpha, beta, lam, rounds, objective.value, start, seed, dtype.value, out, analytic, sharing
     ).run()
+
+
+@app.command("diagnose")
+def _diagnose(
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="The data: .npy and .npz are --preferences; with --attributes a table is --ratings, else --pairs.",
+        ),
+    ] = None,
+    ratings: o.Ratings = None,
+    prompt: o.Prompt = None,
+    attributes: o.Attributes = None,
+    response: o.Response = None,
+    pairs: o.Pairs = None,
+    both_orders: o.BothOrders = False,
+    preferences: o.Preferences = None,
+    helpsteer: o.HelpSteer = None,
+    problem: o.Problem = None,
+    strength: o.Strength = None,
+    group: o.Group = None,
+    subsets: o.SubsetsOption = o.Subsets.disjoint,
+    kind: o.KindOption = o.Kind.all,
+    limit: o.Limit = None,
+    alpha: o.OptionalAlpha = None,
+    beta: o.OptionalBeta = None,
+    lam: o.OptionalLam = None,
+    trl_beta: o.TrlBeta = None,
+    recipe: o.RecipeName = None,
+    eta: o.Eta = None,
+    tau: o.Tau = None,
+    objective: o.ObjectiveOption = o.Objective.ipo,
+    seed: o.Seed = 0,
+    dtype: o.PrecisionOption = o.Precision.float64,
+    out: Annotated[
+        pathlib.Path, typer.Option(metavar="DIR", rich_help_panel="Run", help="Folder for the report and the tables.")
+    ] = pathlib.Path("ipodyn-diagnosis"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", rich_help_panel="Run", help="Replace what an earlier run left in --out.")
+    ] = False,
+) -> None:
+    """Is your loop safe for your prompts? Which are at risk, why, and what to change.
+
+    Writes report.html, diagnosis.csv and diagnosis.parquet to --out. Without data it diagnoses a synthetic set.
+    """
+    loop = recipe_of(recipe, alpha, beta, lam, trl_beta, eta, tau, objective.value)
+    if file is not None:
+        if any(given is not None for given in (ratings, pairs, preferences, helpsteer, problem)):
+            raise CommandError(f"give one set of data, not {file} and an option")
+        if file.suffix.lower() in (".npy", ".npz"):
+            preferences = file
+        elif attributes is not None:
+            ratings = file
+        else:
+            pairs = file
+    source = Source(
+        ratings=ratings,
+        prompt=prompt,
+        attributes=attributes,
+        response=response,
+        pairs=pairs,
+        both_orders=both_orders,
+        preferences=preferences,
+        helpsteer=helpsteer,
+        problem=problem,
+        strength=strength,
+        group=group,
+        subsets=subsets.value,
+        kind=kind.value,
+        limit=limit,
+        seed=seed,
+    )
+    DiagnoseCommand(source, loop, seed, dtype.value, out, overwrite).run()
 
 
 @app.command("rollout")

@@ -171,6 +171,48 @@ BetaGrid = Annotated[
 ]
 Alpha = Annotated[float, _option("--alpha", panel=_DYNAMICS, help=_ALPHA_HELP)]
 Beta = Annotated[float, _option("--beta", panel=_DYNAMICS, help=_BETA_HELP)]
+OptionalAlpha = Annotated[
+    float | None, _option("--alpha", panel=_DYNAMICS, metavar="A", help=f"{_ALPHA_HELP} 0.9 if not given.")
+]
+OptionalBeta = Annotated[
+    float | None, _option("--beta", panel=_DYNAMICS, metavar="B", help=f"{_BETA_HELP} 5 if not given.")
+]
+OptionalLam = Annotated[
+    float | None,
+    _option(
+        "--lam",
+        panel=_DYNAMICS,
+        metavar="L",
+        help="Share of training pairs sampled from the current policy: 0 all from fixed data, 1 all on-policy. 0.8 if "
+        "not given.",
+    ),
+]
+TrlBeta = Annotated[
+    float | None,
+    _option(
+        "--trl-beta",
+        panel=_DYNAMICS,
+        metavar="B",
+        help="The trainer's beta in place of --beta: the KL coefficient, larger = closer to the reference.",
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    _option(
+        "--recipe",
+        panel=_DYNAMICS,
+        metavar="NAME",
+        help="A named loop in place of --alpha and --lam: one-shot, online, last-checkpoint, self-rewarding (with "
+        "--beta or --trl-beta), mirror-descent, nash-md (with --eta and --tau).",
+    ),
+]
+Eta = Annotated[
+    float | None, _option("--eta", panel=_DYNAMICS, metavar="E", help="Step of --recipe mirror-descent or nash-md.")
+]
+Tau = Annotated[
+    float | None,
+    _option("--tau", panel=_DYNAMICS, metavar="T", help="KL coefficient of --recipe mirror-descent or nash-md."),
+]
 Lam = Annotated[
     float,
     _option(

@@ -20,7 +20,8 @@ def load_preferences(path: str | os.PathLike[str]) -> PreferenceSet:
 
     - `.npy`: an array of shape (M, K, K) or (K, K), P[i, j] = Pr(i beats j).
     - `.npz`: the array called `P` or `preferences`, or the only one; optionally `prompts` (M,) and
-      `responses` (M, K). What `PreferenceSet.save` wrote is read back whole.
+      `responses` (M, K) and `counts` (M, K, K), the comparisons behind each entry. What `PreferenceSet.save` wrote
+      is read back whole.
 
     Matrices are checked by `check_preference`; those in less than float64 are made exactly complementary,
     which moves entries by their rounding error. Pickled objects are never loaded.
@@ -62,12 +63,24 @@ def load_preferences(path: str | os.PathLike[str]) -> PreferenceSet:
         report=report,
         source=str(arrays["source"]) if "source" in arrays else f"preferences {path.name}",
         synthetic=bool(arrays.get("synthetic", False)),
+        counts=_counts(path, arrays, P.shape),
     )
+
+
+def _counts(path: pathlib.Path, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
+    """The comparisons behind each entry in float64, (M, K, K), or None."""
+    if "counts" not in arrays:
+        return None
+    counts = arrays["counts"]
+    good = counts.dtype.kind in "buif" and counts.reshape(-1, *counts.shape[-2:]).shape == shape
+    if not good or not (np.isfinite(counts) & (counts >= 0)).all():
+        raise DataError(f"{path}: `counts` must be numbers of comparisons, 0 or more, of shape {shape}")
+    return counts.astype(np.float64).reshape(shape)
 
 
 def _matrices(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The checked matrices in float64, (M, K, K)."""
-    others = [name for name in arrays if name not in ("prompts", "responses")]
+    others = [name for name in arrays if name not in ("prompts", "responses", "counts")]
     name = next((name for name in _NAMES if name in arrays), others[0] if len(others) == 1 else None)
     if name is None:
         raise DataError(

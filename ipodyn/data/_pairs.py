@@ -23,6 +23,7 @@ class _Tournament(NamedTuple):
     P: np.ndarray  # (n, n) Pr(i beats j); NaN where the pair was not (or not fully) seen
     seen: np.ndarray  # (n, n) bool
     rows: np.ndarray  # rows of the table
+    counts: np.ndarray  # (n, n) comparisons of each pair, or their weight, in both orders
     pairs: np.ndarray  # (rows, 2) places in `members` of each row's two responses
 
 
@@ -97,11 +98,12 @@ def load_pairs(
     K = next(places.shape[1] for places in found.values() if len(places))
 
     used = np.zeros(frame.height, bool)
-    uppers, prompt_codes, members = [], [], []
+    uppers, pair_counts, prompt_codes, members = [], [], [], []
     a, b = np.triu_indices(K, 1)
     for code, places in found.items():
         tournament = tournaments[code]
         uppers.append(tournament.P[places[:, a], places[:, b]])
+        pair_counts.append(tournament.counts[places[:, a], places[:, b]])
         prompt_codes += [code] * len(places)
         members.append(tournament.members[places])
         needed = np.zeros_like(tournament.seen)
@@ -123,6 +125,8 @@ def load_pairs(
     notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
     notes += ("responses are long texts: replaced by running numbers",) * shortened
     P = from_upper(np.concatenate(uppers), K)
+    comparisons = np.zeros_like(P)
+    comparisons[:, a, b] = comparisons[:, b, a] = np.concatenate(pair_counts)
     kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {seed}"
     orders = ", both orders averaged" if both_orders else ""
     return PreferenceSet(
@@ -145,6 +149,7 @@ def load_pairs(
             notes=notes,
         ),
         source=f"pairs {pathlib.Path(path).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
+        counts=comparisons,
     )
 
 
@@ -189,7 +194,7 @@ def _tournaments(
             P = (mean * total + prior / 2) / (total + prior)
         np.fill_diagonal(P, 0.5)
         pairs = np.stack([x, y], axis=1)
-        result[int(prompts[rows_here[0]])] = _Tournament(members, P, np.isfinite(P), rows_here, pairs)
+        result[int(prompts[rows_here[0]])] = _Tournament(members, P, np.isfinite(P), rows_here, total, pairs)
     return result
 
 
@@ -204,7 +209,7 @@ def _groups(
     """For each prompt, (groups, K) places of the members of its complete groups; possibly none."""
     found = {}
     if group is None:
-        for code, (members, _, seen, _, _) in tournaments.items():
+        for code, (members, _, seen, *_) in tournaments.items():
             n = len(members)
             found[code] = np.arange(n)[None] if seen.all() else np.zeros((0, n), int)
         sizes, counts = np.unique([g.shape[1] for g in found.values() if len(g)], return_counts=True)
@@ -217,7 +222,7 @@ def _groups(
         return {code: g for code, g in found.items() if len(g)}
     if subsets == "all":
         check_number(np.asarray([len(t.members) for t in tournaments.values()]), group, limit, path)
-    for code, (members, _, seen, _, _) in tournaments.items():
+    for code, (members, _, seen, *_) in tournaments.items():
         if subsets == "all":
             places = all_subsets(len(members), group)
             a, b = np.triu_indices(group, 1)

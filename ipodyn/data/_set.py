@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,8 @@ class PreferenceSet:
     - `report`: what was read, used, dropped and filtered.
     - `source`: one line that says where the matrices come from, for the provenance of results.
     - `synthetic`: whether a generator made them.
+    - `counts`: shape (M, K, K), how many comparisons (or what weight of them) each entry rests on, or None where the
+      data hold none.
 
     Filters return new sets and note themselves in the report.
 
@@ -43,6 +46,7 @@ class PreferenceSet:
     report: LoadReport
     source: str
     synthetic: bool = False
+    counts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         M, K = self.P.shape[:2] if self.P.ndim == 3 else (0, 0)
@@ -53,6 +57,9 @@ class PreferenceSet:
                 f"`prompts` {self.prompts.shape} and `responses` {self.responses.shape} must have shapes "
                 f"{(M,)} and {(M, K)}, one entry for each of the {M} matrices"
             )
+
+        if self.counts is not None and self.counts.shape != (M, K, K):
+            raise DataError(f"`counts` has shape {self.counts.shape}; it must be {(M, K, K)}, as `P` is")
 
     def __len__(self) -> int:
         return self.P.shape[0]
@@ -66,6 +73,7 @@ class PreferenceSet:
             prompts=self.prompts[keep],
             responses=self.responses[keep],
             report=self.report.filtered(name, len(P)),
+            counts=None if self.counts is None else self.counts[keep],
         )
 
     def cyclic(self) -> "PreferenceSet":
@@ -107,18 +115,20 @@ class PreferenceSet:
             raise FileExistsError(f"{target} exists already; choose another name or remove it first")
         if not target.parent.is_dir():
             raise DataError(f"{target}: the folder {target.parent} does not exist; make it first")
+        arrays: dict[str, Any] = {
+            "P": self.P,
+            "prompts": self.prompts,
+            "responses": self.responses,
+            "report": np.asarray(self.report.to_json()),
+            "source": np.asarray(self.source),
+            "synthetic": np.asarray(self.synthetic),
+        }
+        if self.counts is not None:
+            arrays["counts"] = self.counts
         partial = target.with_name(f"{target.name}.partial")
         try:
             with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    P=self.P,
-                    prompts=self.prompts,
-                    responses=self.responses,
-                    report=np.asarray(self.report.to_json()),
-                    source=np.asarray(self.source),
-                    synthetic=np.asarray(self.synthetic),
-                )
+                np.savez(file, **arrays)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
