@@ -71,6 +71,9 @@ from ._safe_region import SafeRegion as SafeRegion
 from ._safe_region import safe_region as safe_region
 from ._sampler import Sampler as Sampler
 from ._sampler import design_sampler as design_sampler
+from ._sampler_variants import ClosestSampler as ClosestSampler
+from ._sampler_variants import closest_sampler as closest_sampler
+from ._sampler_variants import sparsest_sampler as sparsest_sampler
 from ._sampling_sensitivity import bradley_terry_distance as bradley_terry_distance
 from ._sampling_sensitivity import sampling_sensitivity as sampling_sensitivity
 from ._sequential import SequentialDesign as SequentialDesign

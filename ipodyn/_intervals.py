@@ -9,7 +9,17 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ._results import throw_unless_successful
-from ._sampler import CRITERIA, Criterion, Excess, Pairs, Sampler, design, design_on_host, excess, requested_floor
+from ._sampler import (
+    CRITERIA,
+    Criterion,
+    Excess,
+    Pairs,
+    Sampler,
+    compiled_design,
+    design_on_host,
+    excess,
+    requested_floor,
+)
 from ._structure import smith_set
 from ._types import Preference, PreferenceLike, ScalarLike, as_float
 
@@ -126,11 +136,6 @@ def robust_excess(lower: Preference, upper: Preference, criterion: str) -> tuple
     return jnp.where(pairs[..., None], worst, 0.0), pairs
 
 
-@jax.jit
-def _robust(coefficients: Excess, pairs: Pairs, floor: Float[Array, ""]) -> Sampler:
-    return design(coefficients, pairs, floor, jnp.zeros_like(floor))
-
-
 def robust_sampler(
     lower: PreferenceLike,
     upper: PreferenceLike,
@@ -166,7 +171,7 @@ def robust_sampler(
     if method == "highs":
         found = design_on_host(np.asarray(coefficients), np.asarray(pairs), None if floor is None else float(wanted))
     elif method == "jax":
-        found = _robust(coefficients, pairs, wanted)
+        found = compiled_design(coefficients, pairs, wanted, jnp.zeros_like(wanted))
     else:
         raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
     return throw_unless_successful(found, found.result) if throw else found

@@ -152,8 +152,9 @@ def design_on_host(coefficients: np.ndarray, pairs: np.ndarray, floor: float | N
 
 
 @jax.jit
-def _design(P: Preference, pairs: Pairs, floor: Scalar, smoothing: Scalar) -> Sampler:
-    return design(excess(P, P), pairs, floor, smoothing)
+def compiled_design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar) -> Sampler:
+    """`design`, compiled once for each K whatever the criterion, for known and for uncertain P."""
+    return design(coefficients, pairs, floor, smoothing)
 
 
 def design_sampler(
@@ -208,7 +209,7 @@ def design_sampler(
         host = np.asarray(P)
         found = design_on_host(host[:, None] - host[None], np.asarray(pairs), None if floor is None else float(wanted))
     elif method == "jax":
-        found = _design(P, pairs, wanted, as_float(smoothing, P))
+        found = compiled_design(excess(P, P), pairs, wanted, as_float(smoothing, P))
     else:
         raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
     return throw_unless_successful(found, found.result) if throw else found

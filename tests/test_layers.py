@@ -16,7 +16,7 @@ LAYERS = [
     {"_simplex", "_linear"},
     {"_preferences", "_structure", "_matrix_game", "_sampler_lp"},
     {"problems", "_axioms", "_voting", "_hodge", "_sampler"},
-    {"_bradley_terry", "_intervals"},
+    {"_bradley_terry", "_intervals", "_sampler_variants"},
     {"_objectives", "_sequential"},
     {"_empirical", "_sequential_runs"},
     {"_gradient_optimum", "_loop", "_sampling_sensitivity", "_concentration", "_witness"},

@@ -1,0 +1,226 @@
+"""Designed samplers with a second wish: few responses, or little change of a given distribution."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ._matrix_game import Game, factored, solve_game
+from ._results import RESULTS, choose, throw_unless_successful
+from ._sampler import Criterion, Excess, Pairs, Sampler, conclude, criterion_pairs, excess
+from ._simplex import kl_divergence
+from ._types import Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+
+ENUMERATED_UP_TO = 8  # responses: above, subsets are left out one response at a time
+STEPS = 50
+
+Rows = Float[Array, " M"]
+
+
+def _checked(P: PreferenceLike, share: ScalarLike, criterion: str) -> tuple[Preference, Pairs, Scalar]:
+    P = as_float(P)
+    if P.ndim != 2 or P.shape[0] != P.shape[1] or P.shape[0] < 2:
+        raise ValueError(f"`P` has shape {P.shape}: give one matrix (K, K), K >= 2; for several use jax.vmap.")
+    if not isinstance(share, jax.core.Tracer) and not 0 < float(share) < 1:
+        raise ValueError(f"`share` is {float(share)}; it must be in (0, 1): a share of the best margin.")
+    return P, criterion_pairs(P, criterion), as_float(share, P)
+
+
+def _game(coefficients: Excess, pairs: Pairs, columns: Bool[Array, " K"]) -> Game:
+    K = pairs.shape[0]
+    rows = (pairs | ~jnp.any(pairs)).ravel()
+    return solve_game(coefficients.reshape(K * K, K), rows, columns, jnp.zeros((), coefficients.dtype))
+
+
+def _finished(mu: Policy, game: Game, otherwise: Policy, coefficients: Excess, pairs: Pairs) -> Sampler:
+    """`mu` where the criterion can be met; else the least violating; `otherwise` where nothing is asked."""
+    K, none = pairs.shape[0], ~jnp.any(pairs)
+    feasible = conclude(game.column, game.row.reshape(K, K), coefficients, pairs, jnp.zeros((), mu.dtype)).feasible
+    mu = jnp.where(none, otherwise, jnp.where(feasible, mu, game.column))
+    weights = jnp.where(none, 0.0, game.row.reshape(K, K))
+    return conclude(mu, weights, coefficients, pairs, jnp.zeros((), mu.dtype))
+
+
+@jax.jit
+def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
+    K = P.shape[0]
+    coefficients = excess(P, P)
+    everything = jnp.ones(K, bool)
+    if K <= ENUMERATED_UP_TO:
+        codes = np.arange(1, 2**K)
+        supports = jnp.asarray((codes[:, None] >> np.arange(K)[None]) % 2 == 1)
+        games = jax.vmap(lambda columns: _game(coefficients, pairs, columns))(supports)
+        full = jax.tree.map(lambda leaf: leaf[-1], games)
+        enough = games.lower >= share * full.lower
+        sizes = jnp.sum(supports, axis=1).astype(P.dtype)
+        # Among the smallest the one with the largest margin, which adds less than one response.
+        key = jnp.where(enough, sizes - 0.5 * games.lower / jnp.where(full.lower > 0, full.lower, 1.0), jnp.inf)
+        mu = games.column[jnp.argmin(key)]
+    else:
+        full = _game(coefficients, pairs, everything)
+
+        def drop(columns: Bool[Array, " K"], _: None) -> tuple[Bool[Array, " K"], None]:
+            fewer = columns[None] & ~jnp.eye(K, dtype=bool)
+            possible = columns & (jnp.sum(columns) > 1)
+            fewer = jnp.where(possible[:, None], fewer, everything[None])
+            lower = jnp.where(possible, jax.vmap(lambda c: _game(coefficients, pairs, c).lower)(fewer), -jnp.inf)
+            best = jnp.argmax(lower)
+            return jnp.where(lower[best] >= share * full.lower, fewer[best], columns), None
+
+        columns, _ = jax.lax.scan(drop, everything, None, length=K - 1)
+        mu = _game(coefficients, pairs, columns).column
+    return _finished(mu, full, jnp.full(K, 1 / K, P.dtype), coefficients, pairs)
+
+
+def sparsest_sampler(
+    P: PreferenceLike, criterion: Criterion = "smith", *, share: ScalarLike = 0.5, throw: bool = True
+) -> Sampler:
+    r"""A sampling distribution on as few responses as keep a given share of the best margin.
+
+    Up to K = 8 the smallest support there is, by solving the game on all \(2^K - 1\) of them; among the smallest, the
+    one with the largest margin. Above, responses are left out one at a time, each time the one that costs least: none
+    of those that are left can be spared, but a smaller support of other responses is not excluded.
+
+    - `P`, `criterion`, `throw`: as in `design_sampler`. - `share`: of the best margin to keep, in (0, 1).
+
+    Returns a `Sampler` without full support: the scores \(P\mu\) and the game form of IPO remain defined, the
+    regression form says nothing of responses never drawn. `bound` and `certificate` are those of the best margin.
+    Vacuous criteria give the uniform distribution.
+
+    >>> import ipodyn
+    >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)
+    >>> [round(float(m), 6) for m in ipodyn.sparsest_sampler(P, "condorcet").mu]
+    [1.0, 0.0, 0.0]
+    """
+    P, pairs, share = _checked(P, share, criterion)
+    found = _sparsest(P, pairs, share)
+    return throw_unless_successful(found, found.result) if throw else found
+
+
+class _Dual(NamedTuple):
+    """min KL(x || near), B x >= margin, by its dual: max over y >= 0 of margin sum(y) - log sum near exp(B^T y).
+
+    The minimiser is x = near exp(B^T y), normalised: a Newton step in y meets the logarithm as it is, not its tangent.
+    """
+
+    B: Float[Array, "M K"]
+    rows: Bool[Array, " M"]
+    near: Policy
+    margin: Scalar
+
+    def logits(self, y: Rows) -> Policy:
+        return jnp.log(self.near) + self.B.T @ y
+
+    def value(self, y: Rows) -> Scalar:
+        return self.margin * jnp.sum(y) - jax.nn.logsumexp(self.logits(y))
+
+    def step(self, y: Rows, tau: Scalar) -> tuple[Rows, Scalar]:
+        """Newton's direction for the value plus tau sum(log y), and its decrement."""
+        x = jax.nn.softmax(self.logits(y))
+        surplus = self.B @ x - self.margin
+        y = jnp.where(self.rows, y, 1.0)
+        root = jnp.sqrt(x)
+        spread = self.B * root[None] - (self.B @ x)[:, None] * root[None]
+        gradient = jnp.where(self.rows, tau / y - surplus, 0.0)
+        D = tau / y**2
+        scaled = jnp.where(self.rows, 1 / D, 0.0)
+        inner = jnp.eye(x.shape[0], dtype=x.dtype) + (spread * scaled[:, None]).T @ spread
+        first = scaled * gradient
+        dy = first - scaled * (spread @ factored(inner).solve((spread.T @ first)[:, None])[:, 0])
+        return dy, jnp.sum(gradient * dy)
+
+    def solve(self) -> tuple[Rows, Scalar]:
+        """y on the central path, and its tau; a fixed number of steps."""
+        sizes = 0.5 ** np.arange(8)
+        count = jnp.sum(self.rows).astype(self.B.dtype)
+        least = float(jnp.finfo(self.B.dtype).eps) ** 0.75
+
+        def move(carry: tuple[Rows, Scalar], _: None) -> tuple[tuple[Rows, Scalar], None]:
+            y, tau = carry
+            dy, decrement = self.step(y, tau)
+            shrinks = self.rows & (dy < 0)
+            longest = jnp.min(jnp.where(shrinks, -y / jnp.where(shrinks, dy, -1.0), jnp.inf))
+            tries = y[None] + (jnp.minimum(1.0, 0.95 * longest) * sizes.astype(y.dtype))[:, None] * dy[None]
+            logs = jnp.sum(jnp.where(self.rows[None], jnp.log(jnp.where(self.rows[None], tries, 1.0)), 0.0), axis=1)
+            heights = jax.vmap(self.value)(tries) + tau * logs
+            new = tries[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
+            new = jnp.where(jnp.all(jnp.isfinite(new)), new, y)
+            return (new, jnp.where(decrement < 0.3 * tau, jnp.maximum(0.1 * tau, least), tau)), None
+
+        start = jnp.where(self.rows, 1 / count, 0.0), jnp.full((), 0.1, self.B.dtype)
+        return jax.lax.scan(move, start, None, length=STEPS)[0]
+
+
+@jax.jit
+def _closest(P: Preference, pairs: Pairs, near: Policy, share: Scalar) -> tuple[Sampler, Scalar]:
+    K = P.shape[0]
+    coefficients = excess(P, P)
+    game = _game(coefficients, pairs, jnp.ones(K, bool))
+    B, rows = coefficients.reshape(K * K, K), pairs.ravel()
+    feasible = (game.lower > 0) & jnp.any(rows)
+    value = jnp.where(feasible, game.lower, 1.0)
+    # Where there is nothing to ask the same programme runs, with margins that hold everywhere.
+    dual = _Dual(B, rows | ~feasible, near, jnp.where(feasible, share * value, -2.0))
+    y, tau = jax.lax.stop_gradient(jax.tree.map(jax.lax.stop_gradient, dual).solve())
+    # At the solution one more step is 0, and its derivative that of the solution.
+    y = y + dual.step(y, tau)[0]
+    y = jnp.where(jnp.all(y >= 0) & jnp.all(jnp.isfinite(y)), y, jax.lax.stop_gradient(jnp.maximum(y, 0.0)))
+    x = jax.nn.softmax(dual.logits(y))
+    mu = jnp.where(feasible, x, near)
+    # Weak duality: for every y >= 0 no admissible distribution is closer than this.
+    gap = jnp.where(feasible, kl_divergence(x, near) - dual.value(y), 0.0)
+    return _finished(mu, game, near, coefficients, pairs), gap
+
+
+class ClosestSampler(eqx.Module):
+    """What `closest_sampler` found.
+
+    - `sampler`: the `Sampler`. - `kl` (): KL(mu || near) in nats. - `gap` (): no admissible distribution has a
+      divergence below `kl` - `gap`.
+    """
+
+    sampler: Sampler
+    kl: Scalar
+    gap: Scalar
+
+
+def closest_sampler(
+    P: PreferenceLike,
+    criterion: Criterion = "smith",
+    *,
+    near: PolicyLike | None = None,
+    share: ScalarLike = 0.5,
+    throw: bool = True,
+) -> ClosestSampler:
+    r"""The least skewed sampling distribution: the closest to a given one that keeps a share of the best margin.
+
+    \(\min_\mu \mathrm{KL}(\mu \,\|\, \nu)\) subject to \((P\mu)_i - (P\mu)_j \ge\) `share` times the best margin:
+    convex, with \(\mu \propto \nu \exp(B^\top y)\) at the optimum, y >= 0 on the pairs.
+
+    - `P`, `criterion`, `throw`: as in `design_sampler`. - `near`: shape (K,), positive; None is uniform.
+    - `share`: in (0, 1). At 1 the margin is the best and nothing is left to choose; near it the support is nearly lost.
+
+    Returns a `ClosestSampler` with a certified duality gap. Its sampler has full support, and its `bound` is the best
+    margin. Vacuous criteria give `near`. Differentiable in P, `near` and `share`. Raises `RESULTS.max_steps_reached`
+    where the gap is above eps^0.5 (1.5e-8, or 3.5e-4 in float32), and else as `design_sampler`.
+
+    >>> import ipodyn
+    >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)
+    >>> found = ipodyn.closest_sampler(P, "condorcet", share=0.5)
+    >>> round(float(found.sampler.margin), 6), bool(found.gap < 1e-9)
+    (0.05, True)
+    """
+    P, pairs, share = _checked(P, share, criterion)
+    K = P.shape[0]
+    reference = jnp.full(K, 1 / K, P.dtype) if near is None else as_float(near, P)
+    if not isinstance(reference, jax.core.Tracer) and not bool(np.all(np.asarray(reference) > 0)):
+        raise ValueError(f"`near` is {reference}; every response needs a positive share.")
+    reference = reference / jnp.sum(reference)
+    sampler, gap = _closest(P, pairs, reference, share)
+    settled = choose(gap <= jnp.sqrt(jnp.finfo(P.dtype).eps), sampler.result, RESULTS.max_steps_reached)
+    sampler = eqx.tree_at(lambda s: s.result, sampler, settled)
+    found = ClosestSampler(sampler, kl_divergence(sampler.mu, reference), gap)
+    return throw_unless_successful(found, settled) if throw else found
