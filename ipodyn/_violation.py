@@ -119,6 +119,9 @@ def _bounds(lower: HostArray, upper: HostArray, K: int) -> tuple[np.ndarray, np.
             raise ValueError(f"`{name}` has shape {array.shape} for {K} responses: give (K, K).")
     low = np.clip(np.maximum(low, 1 - up.T), 0, 1)
     up = 1 - low.T
+    # Bounds that meet in a point may cross by the rounding that `check_preference` grants P[i, j] + P[j, i] = 1.
+    crossed = (low > up) & (low - up <= 1e-6)
+    low, up = (np.where(crossed, (low + up) / 2, bound) for bound in (low, up))
     np.fill_diagonal(low, 0.5)
     np.fill_diagonal(up, 0.5)
     bad = ~(low <= up)

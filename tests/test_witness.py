@@ -182,6 +182,17 @@ def test_a_safe_set_is_certified(rng):
     assert 0 < float(found.margin) <= margins.min() < float(found.margin) + 0.02
 
 
+def test_bounds_that_meet_in_a_rounded_point(rng):
+    """A set of one matrix, whose opposite entries sum to 1 only up to rounding: its own margin comes back."""
+    P = 1 / (1 + np.exp(-np.subtract.outer(np.array([1.3, 0.4, -0.7]), np.array([1.3, 0.4, -0.7]))))
+    P[0, 2] += 2e-16
+    P[2, 0] += 3e-16
+    mu = rng.dirichlet(np.ones(3))
+    found = ipodyn.most_violating(mu, P, P)
+    scores = P @ mu
+    np.testing.assert_allclose(found.margin, scores[0] - scores[1:].max(), atol=1e-15)
+
+
 def test_wrong_input_is_named():
     half = np.full((3, 3), 0.5)
     with pytest.raises(ValueError, match="every response must be sampled"):
