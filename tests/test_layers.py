@@ -35,6 +35,7 @@ LAYERS = [
     {"data"},
     {"_report_html"},
     {"plot"},
+    {"_reproduce"},
     {"_cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -10,6 +10,7 @@ from . import options as o
 from .diagnose import DiagnoseCommand, recipe_of
 from .errors import CommandError, Stopped, one_line
 from .map import MapCommand
+from .reproduce import reproduce
 from .rollout import RolloutCommand
 from .sharing import Sharing
 from .sources import Source
@@ -220,6 +221,9 @@ def _rollout(
     RolloutCommand(
         source, index, alpha, beta, lam, rounds, objective.value, start, dtype.value, show, out, overwrite
     ).run()
+
+
+app.command("reproduce")(reproduce)
 
 
 # The base of what the option parser raises; its module moved between versions of typer.

@@ -1,0 +1,196 @@
+"""What every figure is made from: one configuration with all sizes, and the matrices; and what it hands back."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._objectives import DPO, IPO, AbstractObjective
+from .._structure import condorcet_winner
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Progress = Callable[[int, int], None]  # (done, in all)
+WORDS = {"cyclic": "cyclic", "st": "strongly transitive"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One setting of a loop: what the picture calls it, and its parameters."""
+
+    name: str
+    alpha: float
+    product: float  # beta * lam
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A parameter that moves over `values` while the others stand; trajectories are drawn at `shown`."""
+
+    values: tuple[float, ...]
+    shown: tuple[float, ...]
+    alpha: float
+    beta: float
+    lam: float
+
+
+def _steps(first: float, last: float, number: int) -> tuple[float, ...]:
+    return tuple(round(float(value), 6) for value in np.linspace(first, last, number))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All sizes and parameters of the figures, at the values of the paper where it states them.
+
+    `beta` is the strength of the preference signal, 1 over the KL coefficient; `products` are those of beta and lam.
+    """
+
+    seed: int = 0
+    dtype: str = "float32"
+    lam: float = 0.8
+    rounds: int = 3000
+    alphas: tuple[float, ...] = _steps(0.0, 0.95, 20)
+    products: tuple[float, ...] = _steps(0.5, 10.0, 20)
+    # Near ties a Bradley-Terry score is four times P - 1/2: with this share of beta * lam, DPO feels what IPO feels.
+    dpo_share: float = 0.25
+    matrices: int = 0  # largest number of each kind; 0 is all
+    dpo_matrices: int = 600  # the same where DPO is rolled out, a fit in every round; 0 is all
+    evolution_rounds: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"cyclic": 100, "st": 30})
+    evolution: Mapping[str, tuple[Panel, ...]] = dataclasses.field(
+        default_factory=lambda: {
+            "cyclic": (Panel("baseline", 0.5, 1.6), Panel("larger α", 0.99, 1.6), Panel("larger βλ", 0.5, 9.6)),
+            "st": (Panel("baseline", 0.5, 1.6), Panel("larger α", 0.95, 1.6), Panel("larger βλ", 0.5, 9.6)),
+        }
+    )
+    series: Mapping[str, Series] = dataclasses.field(
+        default_factory=lambda: {
+            "alpha": Series(_steps(0.0, 1.0, 21), (0.0, 0.5, 0.95, 1.0), 0.5, 2.0, 0.8),
+            "beta": Series(_steps(0.5, 12.0, 24), (0.5, 4.0, 8.0, 12.0), 0.8, 2.0, 0.8),
+            "lam": Series(_steps(0.0, 1.0, 21), (0.0, 0.3, 0.7, 1.0), 0.8, 8.0, 0.8),
+        }
+    )
+    num_pairs: int = 100  # labelled pairs a round
+    ridge: float = 1.0  # of the empirical DPO fit
+    trajectories: int = 64  # of one loop
+    finite_matrices: int = 16  # of each kind, in maps and series of finite samples
+    finite_rounds: int = 500
+    phase_setting: Panel = Panel("oscillating", 0.9, 9.6)
+    phase_rounds: int = 1000
+    skew: float = 0.9  # mass on the best response at the end of the path of sampling distributions
+    path_points: int = 21
+    one_shot_beta: float = 5.0
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+
+PAPER = Config()
+QUICK = Config(
+    rounds=200,
+    alphas=_steps(0.0, 0.9, 4),
+    products=_steps(0.5, 9.5, 4),
+    matrices=8,
+    series={
+        "alpha": Series(_steps(0.0, 1.0, 5), (0.0, 1.0), 0.5, 2.0, 0.8),
+        "beta": Series(_steps(0.5, 12.5, 5), (0.5, 12.5), 0.8, 2.0, 0.8),
+        "lam": Series(_steps(0.0, 1.0, 5), (0.0, 1.0), 0.8, 8.0, 0.8),
+    },
+    trajectories=16,
+    finite_matrices=2,
+    finite_rounds=100,
+    phase_rounds=200,
+    path_points=5,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """The preference matrices of a run, (M, K, K) in float64, by structure, and where they come from."""
+
+    all: np.ndarray
+    cyclic: np.ndarray
+    st: np.ndarray
+    source: str
+    synthetic: bool
+
+    def of(self, structure: str) -> np.ndarray:
+        """Those of a structure: "cyclic", "st" or "all"."""
+        return {"cyclic": self.cyclic, "st": self.st, "all": self.all}[structure]
+
+    def limited(self, number: int) -> "Material":
+        """At most the first `number` of each kind; 0 keeps them as they are."""
+        if not number:
+            return self
+        cut = {name: self.of(name)[:number] for name in ("all", "cyclic", "st")}
+        return dataclasses.replace(self, **cut)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.source}{self.synthetic}".encode())
+        for name in ("all", "cyclic", "st"):
+            array = np.ascontiguousarray(self.of(name))
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
+
+    def representative(self, structure: str) -> int:
+        """Index of the matrix whose trajectories are drawn: of median strength ||P - 1/2||.
+
+        Among cyclic ones, of those without a Condorcet winner where there are any: elsewhere the cycle is below it.
+        Among strongly transitive ones, of those without ties in their order: elsewhere lines lie on one another.
+        """
+        P = self.of(structure)
+        places = np.arange(len(P))
+        if structure == "cyclic":
+            without = [place for place in places if int(condorcet_winner(P[place])) < 0][:200]
+            places = np.array(without) if without else places
+        if structure == "st":
+            scores = np.sort(P.mean(axis=2), axis=1)
+            apart = np.flatnonzero(np.diff(scores, axis=1).min(axis=1) > 1e-6)
+            places = apart if apart.size else places
+        strength = np.linalg.norm(P[places] - 0.5, ord=2, axis=(1, 2))
+        return int(places[np.argsort(strength, kind="stable")[(len(places) - 1) // 2]])
+
+    def heading(self) -> str:
+        """The source as titles give it."""
+        if not self.synthetic:
+            return self.source
+        return self.source if self.source.startswith("SYNTHETIC") else f"SYNTHETIC data: {self.source}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A finished figure: its numbers as columns, what claims are judged by, a description, and how to draw it."""
+
+    columns: Mapping[str, Sequence[Any] | np.ndarray]
+    findings: Mapping[str, Any]
+    words: str
+    draw: Callable[[], "matplotlib.figure.Figure"]
+
+
+def objective_of(variant: str) -> AbstractObjective:
+    """The objective of a variant: "ipo", "dpo", "dpo-wide", "ipo-finite" or "dpo-finite"."""
+    return DPO() if variant.startswith("dpo") else IPO()
+
+
+def is_finite(variant: str) -> bool:
+    return variant.endswith("-finite")
+
+
+def matrices_for(config: Config, material: Material, structure: str, variant: str) -> np.ndarray:
+    """The matrices (M, K, K) of a map or series, in the dtype of the run: all, or the first so many."""
+    limit = config.finite_matrices if is_finite(variant) else config.dpo_matrices if variant.startswith("dpo") else 0
+    P = material.of(structure)
+    return P[: limit or len(P)].astype(config.dtype)
+
+
+def share_of(variant: str, config: Config) -> float:
+    """By what beta is multiplied for this variant; "dpo-wide" takes that of IPO."""
+    return config.dpo_share if variant in ("dpo", "dpo-finite") else 1.0
+
+
+def loop_words(variant: str, config: Config) -> str:
+    """What a title says about the loop."""
+    name = f"MRS-{variant[:3].upper()}"
+    return f"{name}, {config.num_pairs} labelled pairs a round" if is_finite(variant) else name

@@ -1,0 +1,122 @@
+"""Heat maps over (alpha, beta * lam): mean and standard deviation over all matrices of a kind."""
+
+import jax
+import numpy as np
+
+from .._finite import finite_sweep
+from .._regimes import Regime
+from .._stability_map import stability_map
+from ..plot._figure import new_figure
+from ._config import (
+    WORDS,
+    Config,
+    Made,
+    Material,
+    Progress,
+    is_finite,
+    loop_words,
+    matrices_for,
+    objective_of,
+    share_of,
+)
+from ._evolution import batch_of_loops
+from ._pictures import heading, heat
+from ._trends import trend
+
+QUANTITY = {"cyclic": "variance", "st": "entropy"}
+_TITLES = {"variance": "time-averaged variance of the policy", "entropy": "final entropy"}
+_UNITS = {"variance": "Σₖ Varₜ π[k], rounds 1..T", "entropy": "nats"}
+_COLOURS = {"variance": "viridis", "entropy": "cividis"}
+
+
+def heat_map(
+    config: Config, material: Material, structure: str, variant: str, progress: Progress | None = None
+) -> Made:
+    """Time-averaged variance of cyclic matrices, final entropy of strongly transitive ones."""
+    P = matrices_for(config, material, structure, variant)
+    alphas = np.array(config.alphas)
+    products = np.array(config.products) * share_of(variant, config)
+    rounds = config.finite_rounds if is_finite(variant) else config.rounds
+    name = QUANTITY[structure]
+    findings: dict = {"matrices": len(P), "rounds": rounds}
+    if is_finite(variant):
+        found = _finite_cells(config, P, alphas, products, variant, rounds, progress)
+    else:
+        dataset = stability_map(
+            P,
+            alpha=alphas,
+            beta=products / config.lam,
+            lam=config.lam,
+            num_steps=rounds,
+            objective=objective_of(variant),
+            progress=progress,
+        )
+        found = {key: np.asarray(dataset[key], np.float64) for key in ("variance", "entropy")}
+        regime = np.asarray(dataset["regime"])
+        findings["regimes"] = {kind.name: float(np.mean(regime == kind)) for kind in Regime}
+        if "contraction_bound" in dataset:
+            proved = np.asarray(dataset["contraction_bound"]) < 1
+            findings["proved"] = int(proved.sum())
+            findings["proved_but_oscillating"] = int((proved & (regime == Regime.oscillates)).sum())
+            findings["proved_but_unresolved"] = int((proved & (regime == Regime.unresolved)).sum())
+    mean, std = ({key: op(x, axis=0) for key, x in found.items()} for op in (np.nanmean, np.nanstd))
+    findings |= {"alpha": trend(mean[name], 0, alphas), "product": trend(mean[name], 1, products)}
+    a, b = (x.ravel() for x in np.indices((alphas.size, products.size)))
+    columns = {
+        "alpha": alphas[a],
+        "beta": products[b] / config.lam,
+        "lam": np.full(a.size, config.lam),
+        "beta_lam": products[b],
+        "matrices": np.full(a.size, len(P)),
+        "rounds": np.full(a.size, rounds),
+        **{f"mean_{key}": x.ravel() for key, x in mean.items()},
+        **{f"std_{key}": x.ravel() for key, x in std.items()},
+    }
+    top, low = (np.unravel_index(pick(mean[name]), mean[name].shape) for pick in (np.nanargmax, np.nanargmin))
+    words = f"Mean {_TITLES[name]} over {len(P):,} {WORDS[structure]} matrices: " + ", ".join(
+        f"{word} {mean[name][place]:.3g} at α {alphas[place[0]]:.2g} and βλ {products[place[1]]:.3g}"
+        for word, place in (("largest", top), ("smallest", low))
+    )
+
+    def draw():
+        figure = new_figure(11.5, 4.6)
+        left, right = figure.subplots(1, 2)
+        for axes, values, word in ((left, mean[name], "Mean"), (right, std[name], "Standard deviation")):
+            heat(axes, alphas, products, values, title=word, unit=_UNITS[name], colours=_COLOURS[name])
+        what = (
+            f"{_TITLES[name].capitalize()}, {len(P):,} {WORDS[structure]} matrices, T = {rounds:,}, λ = {config.lam:g}"
+        )
+        heading(figure, material, what, loop_words(variant, config))
+        return figure
+
+    return Made(columns, findings, words, draw)
+
+
+def _finite_cells(
+    config: Config,
+    P: np.ndarray,
+    alphas: np.ndarray,
+    products: np.ndarray,
+    variant: str,
+    rounds: int,
+    progress: Progress | None,
+) -> dict[str, np.ndarray]:
+    """One trajectory of every matrix in every cell: (matrices, alphas, products)."""
+    shape = (alphas.size, products.size, len(P))
+    a, b, m = (x.ravel() for x in np.indices(shape))
+    alpha, beta = alphas[a].astype(P.dtype), (products[b] / config.lam).astype(P.dtype)
+    loops = batch_of_loops(P[m], alpha, beta, np.full(a.size, config.lam, P.dtype), variant)
+    orbits = finite_sweep(
+        loops,
+        jax.random.key(config.seed),
+        num_pairs=config.num_pairs,
+        num_trajectories=1,
+        num_steps=rounds,
+        ridge=config.ridge if variant.startswith("dpo") else None,
+        progress=progress,
+    )
+
+    def cells(x: object) -> np.ndarray:
+        return np.moveaxis(np.asarray(x, np.float64)[:, 0].reshape(shape), -1, 0)
+
+    return {"variance": cells(orbits.variance), "entropy": cells(orbits.entropy)}

@@ -1,0 +1,82 @@
+"""Why policies must not be averaged over realisations: their phases differ, and the average stands still."""
+
+import jax
+import numpy as np
+
+from .._finite import finite_sweep, variance_of_average
+from ..plot._figure import CATEGORICAL, INK, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
+from ._config import Config, Made, Material, Progress, loop_words, share_of
+from ._evolution import batch_of_loops, trajectories
+from ._pictures import heading
+
+SHOWN_ROUNDS, SHOWN = 150, 3
+
+
+def phases(config: Config, material: Material, variant: str, progress: Progress | None = None) -> Made:
+    """One oscillating loop on finite samples: realisations, their average, and the variance of either."""
+    setting, rounds = config.phase_setting, config.phase_rounds
+    index = material.representative("cyclic")
+    P = material.cyclic[index]
+    product = share_of(variant, config) * setting.product
+    settings = np.array([[setting.alpha, product / config.lam, config.lam]])
+    loops = batch_of_loops(P[None].astype(config.dtype), *settings.astype(config.dtype).T, variant=variant)
+    orbits = finite_sweep(
+        loops,
+        jax.random.key(config.seed),
+        num_pairs=config.num_pairs,
+        num_trajectories=config.trajectories,
+        num_steps=rounds,
+        ridge=config.ridge if variant.startswith("dpo") else None,
+        paths=True,
+        progress=progress,
+    )
+    late = slice(rounds // 2, None)  # all start together: phases need some rounds to spread
+    paths = np.asarray(orbits.saved, np.float64)[0]
+    variances = paths[:, late].var(axis=1).sum(axis=-1)
+    exact = trajectories(P, settings, rounds, variant.removesuffix("-finite"), config.dtype)[0, 1:]
+    findings = {
+        "mean_of_variances": float(variances.mean()),
+        "error": float(variances.std(ddof=1) / len(variances) ** 0.5),
+        "variance_of_average": float(variance_of_average(paths[:, late])),
+        "exact_variance": float(exact[late].var(axis=0).sum()),
+        "realisations": len(paths),
+    }
+    average = paths.mean(axis=0)
+    top = int(np.argmax(exact[late].var(axis=0)))
+    when, which = (x.ravel() for x in np.indices(average.shape))
+    columns = {
+        "round": when + 1,
+        "response": which,
+        "exact": exact.ravel(),
+        "average": average.ravel(),
+        **{f"realisation_{n}": paths[n].ravel() for n in range(min(SHOWN, len(paths)))},
+    }
+    words = (
+        f"Later half of {rounds:,} rounds: variance of the averaged policy {findings['variance_of_average']:.3g}, "
+        f"mean of the variances of {len(paths)} realisations {findings['mean_of_variances']:.3g}, exact loop "
+        f"{findings['exact_variance']:.3g}"
+    )
+
+    def draw():
+        figure = new_figure(11.5, 3.9)
+        left, right = figure.subplots(1, 2, width_ratios=[2.4, 1.0])
+        last = slice(-min(SHOWN_ROUNDS, rounds), None)
+        at = np.arange(1, rounds + 1)[last]
+        for n in range(min(SHOWN, len(paths))):
+            left.plot(at, paths[n, last, top], color=CATEGORICAL[n], linewidth=1.0, label=f"realisation {n}")
+        left.plot(at, average[last, top], color=INK, linewidth=2.2, label=f"average of {len(paths)}")
+        light_axes(left)
+        left.set_ylim(-0.02, 1.02)
+        left.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", ncols=2)
+        style_axes(left, title=f"Last {at.size} rounds", x="round", y=f"probability of response {top}")
+        bars = {"of the averaged policy": "variance_of_average", "mean over realisations": "mean_of_variances"}
+        bars |= {"exact loop": "exact_variance"}
+        right.barh(list(bars), [findings[key] for key in bars.values()], color="#0072B2")
+        light_axes(right)
+        right.tick_params(labelsize=LABEL_SIZE)
+        style_axes(right, title="Variance in time", x="Σₖ Varₜ π[k], later half")
+        what = f"Averages hide oscillation: matrix {index}, α = {setting.alpha:g}, βλ = {product:g}"
+        heading(figure, material, what, loop_words(variant, config))
+        return figure
+
+    return Made(columns, findings, words, draw)

@@ -1,0 +1,60 @@
+"""How often the ranking axioms hold, by objective and by what is sampled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import plot
+from .._audit import audit
+from .._structure import strong_order
+from ._config import Config, Made, Material, Progress
+
+
+def rankings(config: Config, material: Material, progress: Progress | None = None) -> Made:
+    """The audit of all matrices; and of the strictly strongly transitive ones, whose order IPO keeps for every mu."""
+    P = material.all.astype(config.dtype)
+    data = audit(P, attributes={"source": material.source, "synthetic": material.synthetic})
+    if progress is not None:
+        progress(1, 2)
+    share, number = np.asarray(data["share"]), np.asarray(data["number"])
+    axes = [[str(name) for name in data[axis].values] for axis in ("objective", "sampler", "axiom")]
+    places = [x.ravel() for x in np.indices(share.shape)]
+    columns = {
+        **{
+            axis: [names[n] for n in place]
+            for axis, names, place in zip(("objective", "sampler", "axiom"), axes, places, strict=True)
+        },
+        "share": share.ravel(),
+        "matrices": number.ravel(),
+    }
+
+    def of(source, objective: str, sampler: str, axiom: str) -> dict[str, float | int | None]:
+        cell = source.sel(objective=objective, sampler=sampler, axiom=axiom)
+        value = float(cell["share"])
+        return {"share": None if np.isnan(value) else value, "matrices": int(cell["number"])}
+
+    findings: dict = {
+        f"{objective}/{sampler}/{axiom}": of(data, objective, sampler, axiom)
+        for objective in axes[0]
+        for sampler in axes[1]
+        for axiom in axes[2]
+    }
+    strict = np.asarray(jax.jit(jax.vmap(lambda P: strong_order(P).strict))(jnp.asarray(P)))
+    findings["strict"] = {"matrices": int(strict.sum())}
+    if strict.any():
+        kept = data["holds"].sel(objective="IPO", axiom="order").transpose("matrix", "sampler").values[strict]
+        defined = data["defined"].sel(objective="IPO", axiom="order").transpose("matrix", "sampler").values[strict]
+        shares = [float(column[known].mean()) for column, known in zip(kept.T, defined.T, strict=True) if known.any()]
+        findings["strict"]["least_share_kept"] = min(shares)
+    words = "; ".join(
+        f"{axiom} holds for IPO on uniform data on {_percent(findings[f'IPO/uniform/{axiom}']['share'])} of "
+        f"{findings[f'IPO/uniform/{axiom}']['matrices']:,} matrices, on designed data on "
+        f"{_percent(findings[f'IPO/designed/{axiom}']['share'])}"
+        for axiom in axes[2]
+    )
+    title = f"Ranking axioms of one-shot optima · {material.heading()}"
+    return Made(columns, findings, words, lambda: plot.audit(data, title=title))
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"

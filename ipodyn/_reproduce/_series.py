@@ -1,0 +1,108 @@
+"""The effect of one parameter: trajectories of one matrix at some of its values, and the statistic of all matrices."""
+
+import jax
+import numpy as np
+
+from .._finite import finite_sweep
+from .._sweep import sweep
+from ..plot._figure import CATEGORICAL, LABEL_SIZE, light_axes, new_figure, style_axes
+from ._config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, matrices_for, share_of
+from ._evolution import batch_of_loops, trajectories
+from ._maps import QUANTITY
+from ._pictures import heading
+from ._trends import trend
+
+SYMBOLS = {"alpha": "α", "beta": "β", "lam": "λ"}
+_LABELS = {"variance": "time-averaged variance", "entropy": "final entropy (nats)"}
+
+
+def settings_of(config: Config, parameter: str, values: tuple[float, ...], variant: str) -> np.ndarray:
+    """(N, 3): alpha, beta, lam for the values of the parameter that moves."""
+    series = config.series[parameter]
+    settings = np.tile([series.alpha, series.beta, series.lam], (len(values), 1))
+    settings[:, list(SYMBOLS).index(parameter)] = values
+    settings[:, 1] *= share_of(variant, config)
+    return settings
+
+
+def one_parameter(
+    config: Config,
+    material: Material,
+    parameter: str,
+    structure: str,
+    variant: str,
+    progress: Progress | None = None,
+) -> Made:
+    """Mean and standard deviation over the matrices of a kind against alpha, beta or lam."""
+    series = config.series[parameter]
+    P = matrices_for(config, material, structure, variant)
+    settings = settings_of(config, parameter, series.values, variant)
+    rounds = config.finite_rounds if is_finite(variant) else config.rounds
+    v, m = (x.ravel() for x in np.indices((len(settings), len(P))))  # the matrix fastest: a block has one setting
+    loops = batch_of_loops(P[m], *settings[v].astype(P.dtype).T, variant=variant)
+    if is_finite(variant):
+        orbits = finite_sweep(
+            loops,
+            jax.random.key(config.seed),
+            num_pairs=config.num_pairs,
+            num_trajectories=1,
+            num_steps=rounds,
+            ridge=config.ridge if variant.startswith("dpo") else None,
+            progress=progress,
+        )
+    else:
+        orbits = sweep(loops, num_steps=rounds, progress=progress)
+    found = {
+        key: np.asarray(getattr(orbits, key), np.float64).reshape(len(settings), len(P))
+        for key in ("variance", "entropy")
+    }
+    mean, std = ({key: op(x, axis=1) for key, x in found.items()} for op in (np.nanmean, np.nanstd))
+    name = QUANTITY[structure]
+    symbol = SYMBOLS[parameter]
+    at = settings[:, list(SYMBOLS).index(parameter)]
+    columns = {
+        "alpha": settings[:, 0],
+        "beta": settings[:, 1],
+        "lam": settings[:, 2],
+        "matrices": np.full(len(settings), len(P)),
+        "rounds": np.full(len(settings), rounds),
+        **{f"mean_{key}": x for key, x in mean.items()},
+        **{f"std_{key}": x for key, x in std.items()},
+    }
+    findings = {"matrices": len(P), "rounds": rounds, parameter: trend(mean[name], 0, at)}
+    words = (
+        f"Mean {_LABELS[name]} over {len(P):,} {WORDS[structure]} matrices goes from {mean[name][0]:.3g} at {symbol} = "
+        f"{at[0]:g} to {mean[name][-1]:.3g} at {symbol} = {at[-1]:g}"
+    )
+    index = material.representative(structure)
+    shown = settings_of(config, parameter, series.shown, variant)
+    span = config.evolution_rounds[structure]
+    paths = trajectories(material.of(structure)[index], shown, span, variant.removesuffix("-finite"), config.dtype)
+    others = ", ".join(
+        f"{SYMBOLS[key]} = {value:g}" for key, value in zip(SYMBOLS, settings[0], strict=True) if key != parameter
+    )
+
+    def draw():
+        number = len(shown)
+        figure = new_figure(3.6 + 2.3 * number, 3.9)
+        panels = figure.subplots(1, number + 1, width_ratios=[1.0] * number + [1.7], squeeze=False)[0]
+        for axes, path, setting in zip(panels, paths, shown, strict=False):
+            for k in range(path.shape[1]):
+                axes.plot(path[:, k], color=CATEGORICAL[k % len(CATEGORICAL)], linewidth=1.2)
+            light_axes(axes)
+            axes.set_ylim(-0.02, 1.02)
+            style_axes(axes, title=f"{symbol} = {setting[list(SYMBOLS).index(parameter)]:g}", x="round")
+            if axes is not panels[0]:
+                axes.set_yticklabels([])
+        panels[0].set_ylabel(f"probability, matrix {index}, exact loop", fontsize=LABEL_SIZE)
+        axes = panels[-1]
+        low, high = mean[name] - std[name], mean[name] + std[name]
+        axes.fill_between(at, np.maximum(low, 0), high, color="#0072B2", alpha=0.18, linewidth=0)
+        axes.plot(at, mean[name], color="#0072B2", marker="o", markersize=3)
+        light_axes(axes)
+        style_axes(axes, title=f"{len(P):,} matrices, mean ± std", x=symbol, y=_LABELS[name])
+        what = f"Effect of {symbol} on {WORDS[structure]} preferences at {others}, T = {rounds:,}"
+        heading(figure, material, what, loop_words(variant, config))
+        return figure
+
+    return Made(columns, findings, words, draw)
