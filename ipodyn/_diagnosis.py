@@ -1,15 +1,16 @@
 r"""The diagnosis of a loop over many prompts: which of them are at risk, why, and what to change."""
 
+import concurrent.futures
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._critical import solve_critical
 from ._engine import ProgressCallback
@@ -23,7 +24,6 @@ from ._simplex import entropy, kl_divergence
 from ._stability import solve_stability
 from ._structure import has_cycle, strong_order
 from ._types import PolicyLike
-from ._uncertain import posterior_preferences
 
 BLOCK, SMALL_BLOCK = 256, 32  # prompts at once: two compiled shapes serve any number of them
 CLOSE = 0.95  # a spectral radius from here on counts as close to the boundary
@@ -175,12 +175,6 @@ def _critical(loop: MRS, name: str, largest: Array) -> Array:
     return solve_critical(loop, name, largest).value
 
 
-@eqx.filter_jit
-def _drawn_radius(loop: MRS) -> Array:
-    star = solve_fixed_point(loop)
-    return jnp.where(star.result == RESULTS.successful, solve_stability(loop, star.policy).radius, jnp.inf)
-
-
 class _Structure(NamedTuple):
     """Of one matrix."""
 
@@ -211,6 +205,15 @@ def _structure(P: Array) -> _Structure:
         jnp.abs(split.curl[worst]),
         split.share[worst],
     )
+
+
+def _together(calls: list[Callable[[], Any]]) -> list[Any]:
+    """The results of the calls, made at once: the first time each has to be compiled, which takes one core."""
+    # A precision set by a context manager holds in its own thread only.
+    if jax.config.read("jax_enable_x64") != jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        return [call() for call in calls]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return [task.result() for task in [pool.submit(call) for call in calls]]
 
 
 def _blocks(M: int) -> list[tuple[np.ndarray, int]]:
@@ -322,9 +325,13 @@ def diagnose(
     for indices, real in _blocks(M):
         block = matrices[indices]
         loop = loop_of(block)
+        ends = {name: jnp.asarray(end, loop.P.dtype) for name, end in largest.items()}
+        known_here, *found = _together(
+            [lambda loop=loop: _facts(loop)]
+            + [lambda loop=loop, name=name, end=end: _critical(loop, name, end) for name, end in ends.items()]
+        )
         structures.append([np.asarray(x)[:real] for x in _structure(jnp.asarray(block))])
-        facts.append([np.asarray(x)[..., :real] for x in _facts(loop)])
-        found = [_critical(loop, name, jnp.asarray(end, loop.P.dtype)) for name, end in largest.items()]
+        facts.append([np.asarray(x)[..., :real] for x in known_here])
         criticals.append(np.stack([np.asarray(x)[:real] for x in found]))
         if progress is not None:
             progress(int(indices[real - 1]) + 1, M)
@@ -367,25 +374,23 @@ def diagnose(
     )
 
 
-@jax.jit
-@jax.vmap
-def _draws(key: Key[Array, ""], wins: Array) -> Array:
-    return posterior_preferences(key, wins, num_draws=POSTERIOR_DRAWS, prior=PRIOR)
-
-
 def _posterior(
     loop_of: Callable[[np.ndarray], MRS], P: np.ndarray, counts: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of posterior draws that are stable, and the 5 % and 95 % quantiles of the radius, for every prompt."""
-    keys = jax.random.split(jax.random.key(seed), len(P))
+    # Drawn by NumPy: what `posterior_preferences` draws, without compiling JAX's sampler, which takes longer than all
+    # that follows.
+    M, K = P.shape[:2]
+    i, j = np.triu_indices(K, 1)
+    wins = counts * P + PRIOR
+    upper = np.random.default_rng(seed).beta(wins[:, i, j], wins[:, j, i], (POSTERIOR_DRAWS, M, i.size))
+    drawn = np.full((M * POSTERIOR_DRAWS, K, K), 0.5, P.dtype)
+    flat = np.swapaxes(upper, 0, 1).reshape(-1, i.size).astype(P.dtype)
+    drawn[:, i, j], drawn[:, j, i] = flat, 1 - flat
     radii = []
-    per_block = BLOCK // POSTERIOR_DRAWS
-    for first in range(0, len(P), BLOCK):
-        indices = np.minimum(np.arange(first, first + BLOCK), len(P) - 1)
-        drawn = np.asarray(_draws(keys[indices], jnp.asarray(counts[indices] * P[indices])))
-        for start in range(0, min(BLOCK, len(P) - first), per_block):
-            flat = drawn[start : start + per_block].reshape(-1, *P.shape[1:])
-            radii.append(np.asarray(_drawn_radius(loop_of(flat))).reshape(per_block, POSTERIOR_DRAWS))
-    radius = np.concatenate(radii)[: len(P)]
+    for indices, real in _blocks(len(drawn)):
+        facts = _facts(loop_of(drawn[indices]))
+        radii.append(np.where(facts.solved, facts.radius, np.inf)[:real])
+    radius = np.concatenate(radii).reshape(M, POSTERIOR_DRAWS)
     low, high = np.quantile(radius, (0.05, 0.95), axis=1)
     return np.mean(radius < 1, axis=1), low, high
