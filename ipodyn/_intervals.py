@@ -18,6 +18,7 @@ from ._sampler import (
     compiled_design,
     design_on_host,
     excess,
+    host_value,
     requested_floor,
 )
 from ._structure import smith_set
@@ -77,8 +78,9 @@ def preference_intervals(
     """
     wins = as_float(wins)
     K = wins.shape[0]
-    if not isinstance(confidence, jax.core.Tracer) and not 0 < float(confidence) < 1:
-        raise ValueError(f"`confidence` is {float(confidence)}; it must be in (0, 1).")
+    known = host_value(confidence)
+    if known is not None and not 0 < known < 1:
+        raise ValueError(f"`confidence` is {known}; it must be in (0, 1).")
     confidence = as_float(confidence, wins)
     apart = ~np.eye(K, dtype=bool)
     wins = jnp.where(apart, wins, 0.0)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from ._matrix_game import solve_game
@@ -121,11 +122,16 @@ def design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar)
     return eqx.tree_at(lambda s: (s.margin, s.bound), found, (fixed[0] + slope, fixed[1] + slope))
 
 
+def host_value(x: ScalarLike) -> float | None:
+    """`x` as a number, where it is one already and not traced."""
+    return None if isinstance(x, Tracer) else np.asarray(x).item()
+
+
 def requested_floor(floor: ScalarLike | None, P: Preference) -> Scalar:
     """The floor in the dtype of `P`, NaN for the default. Where its value is known it must leave room."""
-    K = P.shape[0]
-    if floor is not None and not isinstance(floor, jax.core.Tracer) and not 0 <= float(floor) < 1 / K:
-        raise ValueError(f"`floor` is {float(floor)}; it must be in [0, 1 / K), here [0, {1 / K}).")
+    K, known = P.shape[0], None if floor is None else host_value(floor)
+    if known is not None and not 0 <= known < 1 / K:
+        raise ValueError(f"`floor` is {known}; it must be in [0, 1 / K), here [0, {1 / K}).")
     return as_float(float("nan") if floor is None else floor, P)
 
 

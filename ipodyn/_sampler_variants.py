@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from ._matrix_game import Game, factored, solve_game
 from ._results import RESULTS, choose, throw_unless_successful
-from ._sampler import Criterion, Excess, Pairs, Sampler, conclude, criterion_pairs, excess
+from ._sampler import Criterion, Excess, Pairs, Sampler, conclude, criterion_pairs, excess, host_value
 from ._simplex import kl_divergence
 from ._types import Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
 
@@ -24,8 +25,9 @@ def _checked(P: PreferenceLike, share: ScalarLike, criterion: str) -> tuple[Pref
     P = as_float(P)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or P.shape[0] < 2:
         raise ValueError(f"`P` has shape {P.shape}: give one matrix (K, K), K >= 2; for several use jax.vmap.")
-    if not isinstance(share, jax.core.Tracer) and not 0 < float(share) < 1:
-        raise ValueError(f"`share` is {float(share)}; it must be in (0, 1): a share of the best margin.")
+    known = host_value(share)
+    if known is not None and not 0 < known < 1:
+        raise ValueError(f"`share` is {known}; it must be in (0, 1): a share of the best margin.")
     return P, criterion_pairs(P, criterion), as_float(share, P)
 
 
@@ -204,8 +206,9 @@ def closest_sampler(
     - `share`: in (0, 1). At 1 the margin is the best and nothing is left to choose; near it the support is nearly lost.
 
     Returns a `ClosestSampler` with a certified duality gap. Its sampler has full support, and its `bound` is the best
-    margin. Vacuous criteria give `near`. Differentiable in P, `near` and `share`. Raises `RESULTS.max_steps_reached`
-    where the gap is above eps^0.5 (1.5e-8, or 3.5e-4 in float32), and else as `design_sampler`.
+    margin. Vacuous criteria give `near`. Derivatives of this `mu` are rough (wrong by 2e-3 where measured): for them
+    use `design_sampler` with `smoothing`. Raises `RESULTS.max_steps_reached` where the gap is above
+    eps^0.5 (1.5e-8, or 3.5e-4 in float32), and else as `design_sampler`.
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)
@@ -216,7 +219,7 @@ def closest_sampler(
     P, pairs, share = _checked(P, share, criterion)
     K = P.shape[0]
     reference = jnp.full(K, 1 / K, P.dtype) if near is None else as_float(near, P)
-    if not isinstance(reference, jax.core.Tracer) and not bool(np.all(np.asarray(reference) > 0)):
+    if not isinstance(reference, Tracer) and not bool(np.all(np.asarray(reference) > 0)):
         raise ValueError(f"`near` is {reference}; every response needs a positive share.")
     reference = reference / jnp.sum(reference)
     sampler, gap = _closest(P, pairs, reference, share)

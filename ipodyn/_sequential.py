@@ -150,10 +150,12 @@ def _smith_of_estimate(estimate: np.ndarray) -> np.ndarray:
     """(runs, K) bool: the smallest set that beats the rest, where no estimate is exactly 1/2 (else the larger one)."""
     K = estimate.shape[1]
     beats = estimate > 0.5
-    reach = ~beats.swapaxes(1, 2) | np.eye(K, dtype=bool)  # i is not beaten by j: a path from everybody to the top
+    reach = np.asarray(
+        ~beats.swapaxes(1, 2) | np.eye(K, dtype=bool)
+    )  # i is not beaten by j: a path from everybody to the top
     for _ in range(int(np.ceil(np.log2(K))) + 1):
-        reach = (reach[:, :, :, None] & reach[:, None, :, :]).any(axis=2)
-    return reach.all(axis=2)
+        reach = np.any(reach[:, :, :, None] & reach[:, None, :, :], axis=2)
+    return np.all(reach, axis=2)
 
 
 def adaptive_pairs(evidence: Evidence, active: np.ndarray, plan: Plan, tops: np.ndarray, criterion: str) -> np.ndarray:

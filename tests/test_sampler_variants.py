@@ -1,4 +1,4 @@
-"""The sparsest sampler against HiGHS on every support, the closest one against scipy, duality and differences."""
+"""The sparsest sampler against HiGHS on every support, the closest one against scipy and by duality."""
 
 import itertools
 
@@ -100,7 +100,7 @@ def test_closest_leaves_alone_what_is_good_enough(rng):
 
 
 @pytest.mark.slow
-def test_larger_ones_and_derivatives(rng):
+def test_larger_ones(rng):
     for P in matrices(rng, 10, 5):
         check_sparsest(P, "condorcet", pairs_of_winner(5), 0.8)
     for P in matrices(rng, 5, 9):
@@ -112,13 +112,3 @@ def test_larger_ones_and_derivatives(rng):
         solve = jax.jit(jax.vmap(lambda P, near, share=share: _closest(P, pairs, near, jnp.asarray(share))))
         sampler, gap = solve(P, near)
         assert float(gap.max()) < 1e-9 and bool((sampler.margin >= share * sampler.bound - 1e-11).all())
-    direction = np.triu(rng.normal(size=(K, K)), 1)
-    direction = direction - direction.T
-    one, about = P[1], near[1]
-
-    def mu(t):
-        return _closest(jnp.asarray(one) + t * direction, pairs, jnp.asarray(about), jnp.asarray(0.7))[0].mu
-
-    tangent = jax.jit(lambda t: jax.jvp(mu, (t,), (jnp.ones(()),))[1])(jnp.zeros(()))
-    numeric = (mu(jnp.asarray(1e-5)) - mu(jnp.asarray(-1e-5))) / 2e-5
-    np.testing.assert_allclose(tangent, numeric, atol=1e-5)

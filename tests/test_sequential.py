@@ -165,7 +165,7 @@ def test_real_tournaments(rng, real_data, tmp_path):
     chosen = rng.permutation(list(itertools.combinations(range(20), 4)))[:500]
     groups = [arena[np.ix_(g, g)] for g in chosen] + [qlora[np.ix_(g, g)] for g in itertools.combinations(range(7), 4)]
     P = np.stack(groups)
-    P = P[tops(P, "condorcet").any(axis=1)]
+    P = P[np.any(tops(P, "condorcet"), axis=1)]
     adaptive, uniform = both_rules(P, "condorcet", rng, delta=0.1, max_comparisons=100_000)
     for name, runs in (("adaptive", adaptive), ("uniform", uniform)):
         errors = violations(P, runs, "condorcet").sum()
