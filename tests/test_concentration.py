@@ -150,6 +150,7 @@ def test_dominance_against_its_definition(rng):
     assert DOMINATES(mu.astype(np.float32), (mu + 1e-7).astype(np.float32), order).all()
 
 
+@pytest.mark.slow
 def test_dpo_path(rng):
     """On Bradley-Terry nothing moves; elsewhere the scores solve the likelihood equations of every point."""
     rewards = rng.normal(size=(NUMBER, K))
@@ -165,6 +166,7 @@ def test_dpo_path(rng):
     np.testing.assert_allclose(misfit, 0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_failures_are_named():
     sure = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
     third, other = np.full(3, 1 / 3), np.array([0.5, 0.25, 0.25])

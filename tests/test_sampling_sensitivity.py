@@ -121,6 +121,7 @@ def test_perturbed_bradley_terry(rng):
     np.testing.assert_allclose(sizes[1] / sizes[0], 100, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_no_finite_fit():
     sure = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
     third = np.full(3, 1 / 3)
