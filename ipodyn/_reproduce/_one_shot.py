@@ -9,7 +9,7 @@ from .._concentration import concentration, concentration_condition, row_gap_mon
 from .._objectives import AbstractObjective
 from .._structure import strong_order
 from ..plot._figure import CATEGORICAL, light_axes, new_figure, style_axes
-from ._config import WORDS, Config, Made, Material, Progress, matrices_for, objective_of
+from ._config import WORDS, Config, Made, Material, Progress, matrices_for, objective_of, share_of
 from ._pictures import heading
 
 
@@ -32,7 +32,8 @@ def _along(P: jax.Array, skew: jax.Array, beta: jax.Array, objective: AbstractOb
 def concentrations(config: Config, material: Material, variant: str, progress: Progress | None = None) -> Made:
     """Entropy and top mass of the optimum against the share of skewed data, on strongly transitive matrices."""
     P = matrices_for(config, material, "st", variant)
-    skew, beta = np.asarray(config.skew, P.dtype), np.asarray(config.one_shot_beta, P.dtype)
+    skew = np.asarray(config.skew, P.dtype)
+    beta = np.asarray(config.one_shot_beta * share_of(variant, config), P.dtype)
     found = _along(jnp.asarray(P), jnp.asarray(skew), jnp.asarray(beta), objective_of(variant), config.path_points)
     share, entropy, top, holds, pairs, shrunk = (np.asarray(x) for x in found)
     share = share[0].astype(np.float64)

@@ -1,0 +1,258 @@
+"""The figures of the paper: what a run leaves behind, against plain NumPy loops; claims judged by numbers."""
+
+import csv
+import dataclasses
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import ipodyn
+
+pytest.importorskip("typer")
+pytest.importorskip("xarray")
+pytest.importorskip("matplotlib")
+
+from ipodyn import _reproduce as figures
+from ipodyn._cli.app import run
+from ipodyn._reproduce._trends import trend
+
+NAMES = ["evolution-cyclic-ipo", "map-cyclic-ipo", "series-alpha-st-ipo"]
+LIGHT = "evolution-cyclic-ipo"
+QUICK = ["--quick", "--dtype", "float64"]  # so that plain loops agree to rounding
+LAM = figures.QUICK.lam
+
+
+def table(folder, name):
+    with open(folder / "tables" / f"{name}.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def plain_paths(P, alpha, beta, lam, rounds):
+    """(rounds + 1, M, K): MRS-IPO from the uniform policy, with uniform reference, for P (M, K, K), by NumPy alone."""
+    M, K = P.shape[:2]
+    policy = np.full((M, K), 1 / K)
+    paths = [policy]
+    for _ in range(rounds):
+        mu = lam * policy + (1 - lam) / K
+        logits = alpha * np.log(policy) + beta * np.einsum("mij,mj->mi", P, mu)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        policy = weights / weights.sum(axis=1, keepdims=True)
+        paths.append(policy)
+    return np.stack(paths)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of three figures."""
+    folder = tmp_path_factory.mktemp("reproduce") / "figures"
+    assert run(["reproduce", *NAMES, *QUICK, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    """The first cyclic and strongly transitive matrices of the embedded set, found without the figures' code."""
+    data = ipodyn.data.synthetic_helpsteer(0)
+    number = figures.QUICK.matrices
+    return {"cyclic": data.cyclic().P[:number], "st": data.strongly_transitive().P[:number]}
+
+
+def test_every_figure_is_whole_and_names_its_data(finished):
+    for name in NAMES:
+        assert (finished / "figures" / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        pdf = (finished / "figures" / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF") and b"SYNTHETIC" in (finished / "figures" / f"{name}.png").read_bytes()
+        assert all("SYNTHETIC" in row["source"] for row in table(finished, name))
+        manifest = json.loads((finished / "finished" / f"{name}.json").read_text(encoding="utf-8"))
+        assert set(manifest["inputs"]) == {"configuration", "data", "code"} and manifest["findings"]
+    assert "SYNTHETIC" in (finished / "claims.md").read_text(encoding="utf-8")
+    assert not [path for path in finished.rglob(".*")]  # no half files
+    described = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    assert described["configuration"]["rounds"] == figures.QUICK.rounds and described["synthetic"] is True
+
+
+def test_map_agrees_with_plain_loops(finished, matrices):
+    P, rows = matrices["cyclic"], table(finished, "map-cyclic-ipo")
+    assert len(rows) == len(figures.QUICK.alphas) * len(figures.QUICK.products)
+    for row in (rows[2], rows[-1]):  # one that settles, one that turns
+        alpha, beta = float(row["alpha"]), float(row["beta"])
+        assert float(row["beta_lam"]) == pytest.approx(beta * LAM) and int(row["matrices"]) == len(P)
+        path = plain_paths(P, alpha, beta, LAM, figures.QUICK.rounds)[1:]
+        variance = path.var(axis=0).sum(axis=1)
+        entropy = -(path[-1] * np.log(path[-1])).sum(axis=1)
+        # A sum over 200 rounds in another order; a loop that stands counts as standing from 1e-9 on.
+        assert float(row["mean_variance"]) == pytest.approx(variance.mean(), rel=1e-6)
+        assert float(row["std_variance"]) == pytest.approx(variance.std(), rel=1e-6)
+        assert float(row["mean_entropy"]) == pytest.approx(entropy.mean(), rel=1e-6)
+
+
+def test_series_agrees_with_plain_loops(finished, matrices):
+    rows = table(finished, "series-alpha-st-ipo")
+    series = figures.QUICK.series["alpha"]
+    assert [float(row["alpha"]) for row in rows] == list(series.values)
+    row = rows[2]
+    path = plain_paths(matrices["st"], float(row["alpha"]), series.beta, series.lam, figures.QUICK.rounds)
+    entropy = -(path[-1] * np.log(path[-1])).sum(axis=1)
+    assert float(row["mean_entropy"]) == pytest.approx(entropy.mean(), rel=1e-6)
+    assert float(row["std_entropy"]) == pytest.approx(entropy.std(), rel=1e-6)
+
+
+def test_evolution_agrees_with_plain_loops(finished, matrices):
+    rows = table(finished, LIGHT)
+    panel = figures.QUICK.evolution["cyclic"][2]
+    drawn = [row for row in rows if row["setting"] == panel.name]
+    P = matrices["cyclic"][int(drawn[0]["matrix"])]
+    path = plain_paths(P[None], panel.alpha, panel.product / LAM, LAM, figures.QUICK.evolution_rounds["cyclic"])[:, 0]
+    found = np.array([float(row["probability"]) for row in drawn]).reshape(path.shape)
+    np.testing.assert_allclose(found, path, atol=1e-7)  # 100 rounds of an oscillation
+
+
+def test_a_second_run_does_nothing(finished, capsys):
+    before = times(finished)
+    assert run(["reproduce", *NAMES, *QUICK, "--out", str(finished)]) == 0
+    assert "3 of 3 figures were finished already" in capsys.readouterr().out
+    assert times(finished) == before
+
+
+def test_a_damaged_file_is_made_anew_to_the_same_bytes(finished, capsys):
+    kept = {path: path.read_bytes() for path in finished.rglob(f"{LIGHT}.*") if path.suffix != ".json"}
+    assert len(kept) == 3
+    picture = finished / "figures" / f"{LIGHT}.png"
+    picture.write_bytes(kept[picture][:1000])
+    assert run(["reproduce", *NAMES, *QUICK, "--out", str(finished)]) == 0
+    assert "2 of 3 figures were finished already" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_another_run_is_refused_and_made_anew_if_asked(finished, tmp_path, capsys):
+    folder = tmp_path / "figures"
+    shutil.copytree(finished, folder)
+    before = times(folder)
+    arguments = ["reproduce", LIGHT, *QUICK, "--seed", "1", "--out", str(folder)]
+    assert run(arguments) == 2
+    message = capsys.readouterr().err
+    assert "another run" in message and "seed" in message and message.count("\n") == 1
+    assert times(folder) == before
+    assert run([*arguments, "--overwrite"]) == 0
+    table_file = f"tables/{LIGHT}.csv"
+    assert (folder / table_file).read_bytes() != (finished / table_file).read_bytes()
+    # What is left of the other run counts as absent.
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert f"figures/{LIGHT}.png" in page and "figures/map-cyclic-ipo.png" not in page
+
+
+class _Links(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.targets: list[str] = []
+        self.alts: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.targets += [given[key] for key in ("href", "src") if key in given]
+        self.alts += [given.get("alt") or ""] if tag == "img" else []
+
+
+def test_contact_sheet_shows_all_figures_offline(finished):
+    text = (finished / "index.html").read_text(encoding="utf-8")
+    page = _Links()
+    page.feed(text)
+    assert len(page.alts) == len(NAMES) and all(len(alt) > 60 for alt in page.alts)
+    assert 'name="viewport"' in text and "://" not in text
+    for target in page.targets:
+        if target != "data:,":
+            place = finished / target if not target.startswith("#") else None
+            assert place.is_file() if place else f'id="{target[1:]}"' in text
+
+
+def test_foreseeable_mistakes_are_one_line(tmp_path, capsys):
+    assert run(["reproduce", "figure-7", "--out", str(tmp_path / "new")]) == 2
+    assert run(["reproduce", LIGHT, "--quick", "--limit", "0", "--out", str(tmp_path / "new")]) == 2
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(["reproduce", LIGHT, "--quick", "--limit", "5", "--out", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and "figure-7" in errors[0] and "not empty" in errors[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert run(["reproduce"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in figures.FIGURES)
+
+
+def test_figures_without_matrices_are_left_out(tmp_path, capsys):
+    P = np.asarray(ipodyn.problems.bradley_terry(np.array([1.0, 0.5, 0.0])))
+    np.save(tmp_path / "P.npy", P[None])
+    out = tmp_path / "figures"
+    assert run(["reproduce", LIGHT, *QUICK, "--preferences", str(tmp_path / "P.npy"), "--out", str(out)]) == 0
+    assert "left out, the data hold no cyclic matrix" in capsys.readouterr().out
+    assert not list((out / "figures").iterdir()) and "not run" in (out / "claims.md").read_text(encoding="utf-8")
+
+
+def test_names_families_and_all():
+    assert [figure.name for figure in figures.chosen(["all"])] == list(figures.FIGURES)
+    assert {figure.family for figure in figures.chosen(["map", LIGHT])} == {"map", "evolution"}
+    assert all(claim.figure in figures.FIGURES for claim in figures.CLAIMS)
+    assert len({claim.name for claim in figures.CLAIMS}) == len(figures.CLAIMS)
+
+
+def test_verdicts_follow_the_numbers():
+    at, rising = np.arange(4.0), np.array([[0.0, 1.0, 2.0, 4.0], [0.0, 0.0, 1.0, 2.0]]).T
+    bent = np.array([[0.0, 3.0, 2.0, 1.0], [0.0, 0.0, 1.0, 2.0]]).T
+    cases = {"agrees": rising, "disagrees": -rising, "agrees in part": bent, "nothing to judge by": 0 * rising}
+    for verdict, values in cases.items():
+        findings = {"map-cyclic-ipo": _map_findings(values, at)}
+        judged = {item.claim.name: item for item in figures.judge_claims(findings)}
+        assert judged["cyclic-alpha-ipo"].verdict == verdict
+        assert judged["st-alpha-ipo"].verdict == "not run"
+    findings = _map_findings(rising, at) | {"proved_but_oscillating": 1}
+    judged = {item.claim.name: item.verdict for item in figures.judge_claims({"map-cyclic-ipo": findings})}
+    assert judged["contraction-cyclic"] == "disagrees"
+
+
+def _map_findings(values, at):
+    counts = {"proved": 10, "proved_but_oscillating": 0, "proved_but_unresolved": 0}
+    return {"alpha": trend(values, 0, at), "product": trend(values, 0, at), **counts}
+
+
+def test_trend_counts_steps_and_lines():
+    found = trend(np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 0.0]]), 0, np.arange(3.0))
+    # Steps: +2, -1 and 0, -1; lines: +1 and -1.
+    assert (found["up"], found["down"], found["lines_up"], found["lines_down"]) == (0.25, 0.5, 0.5, 0.5)
+    assert (found["first"], found["last"], found["from"], found["to"]) == (0.5, 0.5, 0.0, 2.0)
+
+
+REDUCED = dataclasses.replace(
+    figures.PAPER,
+    rounds=1000,
+    alphas=(0.0, 0.3, 0.6, 0.9),
+    products=(0.5, 2.5, 4.5, 6.5, 8.5),
+    trajectories=32,
+    phase_rounds=600,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hanna", "summeval"])
+def test_claims_on_real_data(real_data, tmp_path, name):
+    """The qualitative claims of the paper, on human ratings."""
+    import real_data as files
+
+    axes = {"hanna": files.HANNA_AXES, "summeval": files.SUMMEVAL_AXES}[name]
+    path = getattr(files, name)(real_data, tmp_path)
+    data = ipodyn.data.load_ratings(path, prompt="prompt_id", attributes=list(axes), response="system_id", group=4)
+    st = data.strongly_transitive().P[:60]
+    material = figures.Material(data.P, data.cyclic().P, st, data.source, False)
+    wanted = [f"map-{kind}-{loop}" for kind in ("cyclic", "st") for loop in ("ipo", "dpo")]
+    wanted.append("averaging-cyclic-ipo-finite")
+    found = {each: figures.FIGURES[each].make(REDUCED, material, None).findings for each in wanted}
+    judged = {item.claim.name: item for item in figures.judge_claims(found) if item.verdict != "not run"}
+    assert len(judged) == 11
+    assert {item.verdict for item in judged.values()} == {"agrees"}, [
+        (key, item.verdict, item.found) for key, item in judged.items() if item.verdict != "agrees"
+    ]
