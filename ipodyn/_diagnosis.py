@@ -1,10 +1,9 @@
 r"""The diagnosis of a loop over many prompts: which of them are at risk, why, and what to change."""
 
-import concurrent.futures
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -207,15 +206,6 @@ def _structure(P: Array) -> _Structure:
     )
 
 
-def _together(calls: list[Callable[[], Any]]) -> list[Any]:
-    """The results of the calls, made at once: the first time each has to be compiled, which takes one core."""
-    # A precision set by a context manager holds in its own thread only.
-    if jax.config.read("jax_enable_x64") != jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
-        return [call() for call in calls]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return [task.result() for task in [pool.submit(call) for call in calls]]
-
-
 def _blocks(M: int) -> list[tuple[np.ndarray, int]]:
     """Indices of every block, padded by its last one, and how many are real."""
     size = BLOCK if M > SMALL_BLOCK else SMALL_BLOCK
@@ -326,12 +316,9 @@ def diagnose(
         block = matrices[indices]
         loop = loop_of(block)
         ends = {name: jnp.asarray(end, loop.P.dtype) for name, end in largest.items()}
-        known_here, *found = _together(
-            [lambda loop=loop: _facts(loop)]
-            + [lambda loop=loop, name=name, end=end: _critical(loop, name, end) for name, end in ends.items()]
-        )
         structures.append([np.asarray(x)[:real] for x in _structure(jnp.asarray(block))])
-        facts.append([np.asarray(x)[..., :real] for x in known_here])
+        facts.append([np.asarray(x)[..., :real] for x in _facts(loop)])
+        found = [_critical(loop, name, end) for name, end in ends.items()]
         criticals.append(np.stack([np.asarray(x)[:real] for x in found]))
         if progress is not None:
             progress(int(indices[real - 1]) + 1, M)
