@@ -102,7 +102,7 @@ def test_one_at_a_time(rng):
     assert design.certified
     assert (design.lower <= P).all() and (design.upper >= P).all()
     assert design.wins.sum() == design.comparisons
-    winner = int(np.flatnonzero(tops(P[None], "condorcet")[0])[0])
+    winner = int(np.flatnonzero(np.atleast_2d(tops(P[None], "condorcet"))[0])[0])
     sampler = design.sampler
     assert bool(sampler.feasible) and int((P @ np.asarray(sampler.mu)).argmax()) == winner
 
