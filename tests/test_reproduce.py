@@ -156,7 +156,7 @@ class _Links(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
-        self.targets += [given[key] for key in ("href", "src") if key in given]
+        self.targets += [given[key] or "" for key in ("href", "src") if key in given]
         self.alts += [given.get("alt") or ""] if tag == "img" else []
 
 

@@ -1,6 +1,7 @@
 """What every figure is made from: one configuration with all sizes, and the matrices; and what it hands back."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._objectives import DPO, IPO, AbstractObjective
-from .._structure import condorcet_winner
+from .._stability_map import stability_map
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -67,7 +68,14 @@ class Config:
     )
     series: Mapping[str, Series] = dataclasses.field(
         default_factory=lambda: {
-            "alpha": Series(_steps(0.0, 1.0, 21), (0.0, 0.5, 0.95, 1.0), 0.5, 2.0, 0.8),
+            # finest where a loop of this beta loses stability
+            "alpha": Series(
+                (*_steps(0.0, 0.9, 10), 0.925, 0.95, 0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.995, 1.0),
+                (0.0, 0.5, 0.95, 0.99),
+                0.5,
+                2.0,
+                0.8,
+            ),
             "beta": Series(_steps(0.5, 12.0, 24), (0.5, 4.0, 8.0, 12.0), 0.8, 2.0, 0.8),
             "lam": Series(_steps(0.0, 1.0, 21), (0.0, 0.3, 0.7, 1.0), 0.8, 8.0, 0.8),
         }
@@ -106,6 +114,16 @@ QUICK = Config(
 )
 
 
+# (alpha, beta * lam) at lam = 0.8 of the pictures that are to show an oscillation.
+TURNING = ((0.5, 9.6), (0.9, 9.6), (0.99, 1.6))
+
+
+def _unstable(P: np.ndarray, alpha: float, product: float) -> np.ndarray:
+    """(M,) whole numbers: 1 where the fixed point of MRS-IPO is unstable."""
+    found = stability_map(P.astype(np.float32), alpha=alpha, beta=product / 0.8, lam=0.8, rollouts=False)
+    return (np.asarray(found["radius"])[:, 0, 0] > 1).astype(int)
+
+
 @dataclasses.dataclass(frozen=True)
 class Material:
     """The preference matrices of a run, (M, K, K) in float64, by structure, and where they come from."""
@@ -135,22 +153,30 @@ class Material:
         return digest.hexdigest()
 
     def representative(self, structure: str) -> int:
-        """Index of the matrix whose trajectories are drawn: of median strength ||P - 1/2||.
+        """Index of the matrix whose trajectories are drawn: one of median strength ||P - 1/2||.
 
-        Among cyclic ones, of those without a Condorcet winner where there are any: elsewhere the cycle is below it.
-        Among strongly transitive ones, of those without ties in their order: elsewhere lines lie on one another.
+        Among cyclic ones, of those whose fixed point is unstable in most of `TURNING`: in many sets most cycles are
+        weak or below a winner. Among strongly transitive ones, of those without ties in their order: elsewhere lines
+        lie on one another.
         """
-        P = self.of(structure)
-        places = np.arange(len(P))
-        if structure == "cyclic":
-            without = [place for place in places if int(condorcet_winner(P[place])) < 0][:200]
-            places = np.array(without) if without else places
-        if structure == "st":
-            scores = np.sort(P.mean(axis=2), axis=1)
-            apart = np.flatnonzero(np.diff(scores, axis=1).min(axis=1) > 1e-6)
-            places = apart if apart.size else places
-        strength = np.linalg.norm(P[places] - 0.5, ord=2, axis=(1, 2))
-        return int(places[np.argsort(strength, kind="stable")[(len(places) - 1) // 2]])
+        return self._representatives[structure]
+
+    @functools.cached_property
+    def _representatives(self) -> dict[str, int]:
+        found = {}
+        for structure in ("cyclic", "st"):
+            P = self.of(structure)
+            if len(P) == 0:
+                continue
+            if structure == "cyclic":
+                unstable = sum(_unstable(P, alpha, product) for alpha, product in TURNING)
+                places = np.flatnonzero(unstable == unstable.max())
+            else:
+                apart = np.diff(np.sort(P.mean(axis=2), axis=1), axis=1).min(axis=1) > 1e-6
+                places = np.flatnonzero(apart) if apart.any() else np.arange(len(P))
+            strength = np.linalg.norm(P[places] - 0.5, ord=2, axis=(1, 2))
+            found[structure] = int(places[np.argsort(strength, kind="stable")[(len(places) - 1) // 2]])
+        return found
 
     def heading(self) -> str:
         """The source as titles give it."""

@@ -102,7 +102,7 @@ def evolution(
             axes.set_ylim(-0.02, 1.02)
             style_axes(axes, title=f"{panel.name}: α = {panel.alpha:g}, βλ = {share * panel.product:g}", x="round")
         figure.axes[0].set_ylabel("probability", fontsize=LABEL_SIZE)
-        figure.axes[-1].legend(fontsize=TICK_SIZE, frameon=False, loc="upper right")
+        figure.axes[0].legend(fontsize=TICK_SIZE, frameon=False, loc="upper left")
         dotted = " · dotted: exact loop" if is_finite(variant) else ""
         heading(
             figure,

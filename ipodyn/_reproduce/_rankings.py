@@ -40,12 +40,13 @@ def rankings(config: Config, material: Material, progress: Progress | None = Non
         for axiom in axes[2]
     }
     strict = np.asarray(jax.jit(jax.vmap(lambda P: strong_order(P).strict))(jnp.asarray(P)))
-    findings["strict"] = {"matrices": int(strict.sum())}
+    of_strict: dict[str, float | int] = {"matrices": int(strict.sum())}
+    findings["strict"] = of_strict
     if strict.any():
         kept = data["holds"].sel(objective="IPO", axiom="order").transpose("matrix", "sampler").values[strict]
         defined = data["defined"].sel(objective="IPO", axiom="order").transpose("matrix", "sampler").values[strict]
         shares = [float(column[known].mean()) for column, known in zip(kept.T, defined.T, strict=True) if known.any()]
-        findings["strict"]["least_share_kept"] = min(shares)
+        of_strict["least_share_kept"] = min(shares)
     words = "; ".join(
         f"{axiom} holds for IPO on uniform data on {_percent(findings[f'IPO/uniform/{axiom}']['share'])} of "
         f"{findings[f'IPO/uniform/{axiom}']['matrices']:,} matrices, on designed data on "
