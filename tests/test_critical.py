@@ -139,6 +139,7 @@ def test_a_hump_between_two_points_of_the_scan():
     np.testing.assert_allclose(found.value, kappas[above.argmax()] * (1 - alpha), rtol=6e-4)
 
 
+@pytest.mark.slow
 def test_results_say_what_is_not_a_crossing():
     cycle, tie = ipodyn.problems.three_cycle(0.3), jnp.full((3, 3), 0.5)
 
@@ -161,7 +162,8 @@ def test_results_say_what_is_not_a_crossing():
         ipodyn.critical_alpha(MRS(cycle, alpha=0.5, beta=1.0, lam=1.0), largest=1.0)
 
 
-@pytest.mark.parametrize("name", ["beta", *(pytest.param(name, marks=pytest.mark.slow) for name in ("alpha", "lam"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["beta", "alpha", "lam"])
 def test_derivatives_against_differences(rng, name):
     M = 20
     fields = {
@@ -219,6 +221,7 @@ def test_dpo_three_cycle_has_a_closed_form():
     np.testing.assert_allclose(found.value, np.sqrt(1 - alpha**2) / (4 * a / np.sqrt(3)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32(rng):
     P, alpha = cyclic_P(rng, 100), rng.uniform(0, 0.9, 100)
     find = jax.jit(

@@ -188,6 +188,7 @@ def test_draws_of_preferences_have_the_moments_of_their_distributions():
     assert (boots[:, 1, 2] == 0.5).all()
 
 
+@pytest.mark.slow
 def test_more_counts_decide_the_regime():
     """The three-cycle of strength 0.3 is stable at (0.5, 3, 1), unstable at (0.9, 4, 1); ten labels do not tell."""
     share = 0.5 + 0.3 * np.array([[0, 1, -1], [-1, 0, 1], [1, -1, 0]])
@@ -210,6 +211,7 @@ def test_more_counts_decide_the_regime():
     np.testing.assert_allclose(np.sum(unsure.probability), 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_it_takes_enough_pairs_to_tell_stable_from_unstable():
     P = ipodyn.problems.three_cycle(0.4)  # its critical beta is 3.75
     stable, unstable = (ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0) for beta in (3.4, 4.1))

@@ -14,6 +14,7 @@ from ipodyn import DPO, IPO, MRS, RESULTS
 from ipodyn._fixed_point import solve_fixed_point
 
 SIZES = (3, 5, 12)
+SLOW = pytest.mark.slow
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "qre.json"
 
 
@@ -145,7 +146,11 @@ def test_it_traces_once(rng):
 
 @pytest.mark.parametrize(
     ("objective", "K", "M"),
-    [(IPO(), 4, 450), (DPO(), 4, 50), pytest.param(IPO(), 12, 100, marks=pytest.mark.slow)],
+    [
+        (IPO(), 4, 450),
+        pytest.param(DPO(), 4, 50, marks=pytest.mark.slow),
+        pytest.param(IPO(), 12, 100, marks=pytest.mark.slow),
+    ],
     ids=lambda x: type(x).__name__ if isinstance(x, IPO | DPO) else x,
 )
 def test_implicit_unrolled_and_numeric_derivatives_agree(rng, objective, K, M):

@@ -12,6 +12,7 @@ from ipodyn._fixed_point import solve_fixed_point
 from ipodyn._stability import solve_stability
 
 ROWS = 200
+SLOW = pytest.mark.slow
 
 
 def random_P(rng, M, K, low=0.0):
@@ -75,7 +76,7 @@ def test_spectrum_of_ipo_is_that_of_the_automatic_jacobian(rng, K):
     assert np.all(local.omega <= np.linalg.norm(fields[0] - 0.5, 2, axis=(1, 2)) / 2 + 1e-15)
 
 
-@pytest.mark.parametrize("K", (3, 6))
+@pytest.mark.parametrize("K", (3, pytest.param(6, marks=SLOW)))
 def test_spectrum_of_dpo(rng, K):
     """J = alpha + beta lam L^+ diag(mu) E S: against NumPy, and at lam = 1 all real parts are alpha."""
     M = 260
@@ -174,7 +175,10 @@ def test_rollouts_shrink_and_turn_as_predicted(rng):
     np.testing.assert_allclose(angle[turning], local.angle[turning], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("K", "objective"), [(4, None), (5, None), (3, DPO())])
+@pytest.mark.parametrize(
+    ("K", "objective"),
+    [(4, None), pytest.param(5, None, marks=SLOW), pytest.param(3, DPO(), marks=SLOW)],
+)
 def test_derivatives_of_the_radius(rng, K, objective):
     M = 30
     fields = random_loops(rng, M, K, beta=(0.5, 5.0), low=0.1)

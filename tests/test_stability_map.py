@@ -30,7 +30,7 @@ def numpy_loop(P, alpha, beta, lam, policy, num_steps):
     return visited
 
 
-@pytest.mark.parametrize("K", [3, 4, 5])
+@pytest.mark.parametrize("K", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_cells_equal_a_plain_loop(rng, K):
     P = random_matrices(rng, 3, K)
     start = rng.dirichlet(np.full(K, 5.0))
