@@ -118,10 +118,14 @@ QUICK = Config(
 TURNING = ((0.5, 9.6), (0.9, 9.6), (0.99, 1.6))
 
 
-def _unstable(P: np.ndarray, alpha: float, product: float) -> np.ndarray:
-    """(M,) whole numbers: 1 where the fixed point of MRS-IPO is unstable."""
-    found = stability_map(P.astype(np.float32), alpha=alpha, beta=product / 0.8, lam=0.8, rollouts=False)
-    return (np.asarray(found["radius"])[:, 0, 0] > 1).astype(int)
+def _turns(P: np.ndarray) -> np.ndarray:
+    """(M,): in how many of `TURNING` the fixed point of MRS-IPO is unstable."""
+    alphas, products = (sorted({pair[place] for pair in TURNING}) for place in (0, 1))
+    betas = np.array(products) / 0.8
+    found = stability_map(P.astype(np.float32), alpha=alphas, beta=betas, lam=0.8, rollouts=False)
+    unstable = np.asarray(found["radius"]) > 1
+    cells = [unstable[:, alphas.index(alpha), products.index(product)] for alpha, product in TURNING]
+    return np.sum(cells, axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +173,8 @@ class Material:
             if len(P) == 0:
                 continue
             if structure == "cyclic":
-                unstable = sum(_unstable(P, alpha, product) for alpha, product in TURNING)
-                places = np.flatnonzero(unstable == unstable.max())
+                turns = _turns(P)
+                places = np.flatnonzero(turns == turns.max())
             else:
                 apart = np.diff(np.sort(P.mean(axis=2), axis=1), axis=1).min(axis=1) > 1e-6
                 places = np.flatnonzero(apart) if apart.any() else np.arange(len(P))
