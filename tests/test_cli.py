@@ -170,6 +170,7 @@ def test_a_map_without_rollouts(tmp_path, capsys):
     assert "--rounds and --start changed nothing" in out and "already" in out
 
 
+@pytest.mark.slow
 def test_verdicts_that_differ_are_told(sketch, tmp_path, capsys):
     wins = np.roll(np.eye(4), 1, axis=1)  # each of four beats the next; opposite ones tie
     np.save(tmp_path / "P.npy", 0.5 + 0.25 * (wins - wins.T)[None])
@@ -187,6 +188,7 @@ def test_verdicts_that_differ_are_told(sketch, tmp_path, capsys):
     assert float(row["share_unstable_but_still"]) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_ratings_from_a_table_with_dpo(sketch, tmp_path, rng, capsys):
     rows = [f"{prompt},{a},{b}" for prompt in range(6) for a, b in rng.integers(0, 5, (4, 2))]
@@ -201,6 +203,7 @@ def test_ratings_from_a_table_with_dpo(sketch, tmp_path, rng, capsys):
     assert np.isfinite(found.entropy.values).all()
 
 
+@pytest.mark.slow
 def test_balanced_problems_do_not_start_on_their_fixed_point(sketch, tmp_path, capsys):
     grid = ["--alpha", "0.9", "--beta", "9", "--lam", "1", "--rounds", "300"]
     assert run(["map", "--problem", "three_cycle", *grid, "--out", str(tmp_path / "map")]) == 0

@@ -33,7 +33,7 @@ def test_lyapunov_equation_as_scipy_solves_it(rng):
         )
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["ipo", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_one_round_noise_and_stationary_covariance(name):
     """Within 10 % of simulation at n = 1,000: the noise of one round, the covariance, its trace."""
     objective, ridge = OBJECTIVES[name]

@@ -201,6 +201,7 @@ def test_derivatives_against_differences(rng, name):
     np.testing.assert_allclose(total[ok], ((forward - backward) / (2 * h))[ok], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_boundaries_of_many_matrices(rng):
     P, alphas = cyclic_P(rng, 30), np.array([0.0, 0.4, 0.8])
     edge = ipodyn.stability_boundary(P, alpha=alphas, lam=0.8)
@@ -213,6 +214,7 @@ def test_boundaries_of_many_matrices(rng):
     np.testing.assert_allclose(edge.value, each, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_dpo_three_cycle_has_a_closed_form():
     """At uniform mu, L = (3 I - 1 1^T) / 36 and E = a C with |C| = sqrt(3), so omega = 12 * a sqrt(3) / 9."""
     a, alpha = 0.3, 0.5

@@ -261,6 +261,7 @@ def test_score_jacobian_is_the_pseudo_inverse_formula(rng):
         np.testing.assert_allclose(jacobian[m], formula, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_differences_of_first_ones(rng):
     at, along = smooth_instances(rng, 20, 4)
 

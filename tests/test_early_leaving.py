@@ -64,6 +64,7 @@ def test_a_response_on_its_way_back_is_waited_for():
     assert int(ipodyn.classify(early)[0]) not in (ipodyn.Regime.converges, ipodyn.Regime.collapses)
 
 
+@pytest.mark.slow
 def test_what_a_trajectory_gets_does_not_depend_on_its_block(rng):
     """Bit for bit: a settled trajectory is frozen whether or not its block goes on."""
     arguments = block(rng, 3, 64, np.float64, [0.2, 0.95])

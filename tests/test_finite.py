@@ -120,6 +120,7 @@ def test_empirical_optima_converge_as_one_over_root_n(objective, ridge, rng):
 STEPS, PAIRS = 6, 40
 
 
+@pytest.mark.slow
 def test_a_finite_rollout_is_its_definition_in_numpy(rng):
     P, (pi_ref, pi_0, start) = preference(rng), rng.dirichlet(np.full(K, 5.0), 3)
     alpha, beta, lam = 0.6, 1.5, 0.7
@@ -172,6 +173,7 @@ def test_dpo_loops_need_a_ridge_and_stay_finite():
     assert np.isfinite(orbit.variance) and bool(orbit.result == ipodyn.RESULTS.successful)
 
 
+@pytest.mark.slow
 def test_draws_of_preferences_have_the_moments_of_their_distributions():
     wins = np.array([[0, 12, 3], [4, 0, 0], [3, 0, 0]])
     draws = np.asarray(ipodyn.posterior_preferences(jax.random.key(0), wins, num_draws=4000))

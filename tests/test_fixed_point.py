@@ -198,6 +198,7 @@ def test_implicit_unrolled_and_numeric_derivatives_agree(rng, objective, K, M):
     np.testing.assert_allclose(total, np.sum(weights * implicit, -1), rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_second_derivatives(rng):
     P, _, _, _, pi_ref, pi_0 = (x[0] for x in random_loops(rng, 1, 4))
 
@@ -274,6 +275,7 @@ def test_responses_that_the_reference_excludes_stay_out(rng):
     assert bool(jnp.all(jnp.isfinite(jax.grad(mass)(jnp.asarray(pi_ref)))))
 
 
+@pytest.mark.slow
 def test_dpo_is_where_its_rounds_end(rng):
     K, M = 4, 100
     P, _, _, lam, pi_ref, pi_0 = random_loops(rng, M, K, low=0.1)

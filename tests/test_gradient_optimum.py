@@ -82,6 +82,7 @@ def test_any_optax_optimiser(rng, optimiser):
     np.testing.assert_allclose(found.policy, exactly(ipodyn.IPO())(P, mu, pi_ref, beta), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_unpreconditioned_descent_by_scipy_agrees(rng):
     """The losses over plain logits, minimised by scipy from values and gradients: no coordinates of ours."""
     P, mu, pi_ref, beta = instances(rng, 4, 5)

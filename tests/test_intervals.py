@@ -138,6 +138,7 @@ def test_worst_case_bounds_every_matrix_in_the_box(rng):
         np.testing.assert_allclose(difference[pairs[:, i, j]], worst[pairs[:, i, j], i, j], atol=1e-14)
 
 
+@pytest.mark.slow
 def test_certified_samplers_hold_throughout_the_box(rng):
     """Counts of 400 a pair on a matrix with a clear winner: both paths certify, and drawn matrices comply."""
     P = np.array([[0.5, 0.7, 0.65], [0.3, 0.5, 0.8], [0.35, 0.2, 0.5]])

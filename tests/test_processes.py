@@ -62,6 +62,7 @@ def assert_resumes(work, out, kept, whole="whole", matrices=MATRICES):
     assert (work / out / "map.png").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed(work):
     """Ctrl-C is one line with the count done and exit code 130; a kill then loses no finished region."""
     out = work / "interrupted"
@@ -123,6 +124,7 @@ def job(work, outs):
     return [finish(process) for process in together]
 
 
+@pytest.mark.slow
 def test_two_processes_of_one_job(work):
     (code0, out0, err0), (code1, out1, err1) = job(work, ["job", "job"])
     assert (code0, code1) == (0, 0), err0 + err1

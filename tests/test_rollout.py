@@ -194,6 +194,7 @@ def test_new_parameters_do_not_compile_anew():
     assert 0 < first == len(traces)
 
 
+@pytest.mark.slow
 def test_gradient_through_the_rounds_is_a_central_difference(rng):
     """Fifty rounds of a turning loop, every field of it at once: reverse, forward and differences."""
     P = np.asarray(ipodyn.problems.three_cycle(0.4))

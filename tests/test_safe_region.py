@@ -48,6 +48,7 @@ def test_entropy_floor_binds_on_two_responses():
     assert float(free.value) == 50.0 and not bool(free.binding[0])
 
 
+@pytest.mark.slow
 def test_random_matrices_agree_with_a_plain_scan(rng):
     """Against the fixed point and its radius called one by one, on both sides of every limit."""
     upper = np.triu(rng.uniform(0.02, 0.98, (12, 4, 4)), 1)
@@ -96,6 +97,7 @@ def test_wrong_questions_are_named(options, culprit):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_tune_meets_the_boundary():
     """Sharpening a three-cycle's rotation: the functional grows with beta, so the answer is the largest stable beta."""
     P = ipodyn.problems.three_cycle(0.4)
@@ -107,6 +109,7 @@ def test_tune_meets_the_boundary():
     assert float(found.beta) == pytest.approx(exact, rel=0.02)  # the best feasible point visited by Adam
 
 
+@pytest.mark.slow
 def test_tune_beats_a_scan(rng):
     """Win rate against the reference over three matrices and two parameters, against 40 x 40 settings."""
     upper = np.triu(rng.uniform(0.1, 0.9, (3, 4, 4)), 1)

@@ -170,6 +170,7 @@ def test_default_floor_costs_at_most_a_twentieth(rng):
     assert (default.floor > 0).all() and (default.floor <= 0.05 / K).all()
 
 
+@pytest.mark.slow
 def test_derivatives(rng):
     """The envelope theorem for the margin, implicit differentiation for mu, against central differences."""
     P = with_winner(complementary(rng.uniform(size=(1, K, K))), rng)[0]

@@ -47,6 +47,7 @@ def pairs_of_winner(K):
     return pairs
 
 
+@pytest.mark.slow
 def test_no_smaller_support_has_the_margin(rng):
     for P, share in zip(matrices(rng, 20, 3), rng.choice([0.3, 0.6, 0.95], 20), strict=True):
         check_sparsest(P, "condorcet", pairs_of_winner(3), share)

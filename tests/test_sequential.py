@@ -82,6 +82,7 @@ def test_intervals_hold_at_all_times_at_once(rng):
     assert 0.01 < missed < 0.1 + 3 * math.sqrt(0.1 * 0.9 / 2000)
 
 
+@pytest.mark.slow
 def test_adaptive_rule_errs_less_than_promised_and_saves(rng):
     P = condorcet_matrices(rng, 64, K)
     adaptive, uniform = both_rules(P, "condorcet", rng, delta=0.1, max_comparisons=6_000)

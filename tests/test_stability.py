@@ -259,6 +259,7 @@ def test_derivative_in_a_policy_on_a_face(rng):
     np.testing.assert_allclose(slope, (squared(policy + h * direction) - squared(policy)) / h, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_and_float32(rng):
     fields = random_loops(rng, ROWS, 4)
     back = [jnp.moveaxis(jnp.asarray(x, "float32"), 0, -1) for x in fields]

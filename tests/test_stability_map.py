@@ -95,6 +95,7 @@ def test_three_cycle_boundary():
     assert (radius < 0.99).sum() > 20 and (radius > 1.03).sum() > 20
 
 
+@pytest.mark.slow
 def test_strongly_transitive_collapse():
     """Theory F3: on a strictly strongly transitive matrix with alpha = 1 all mass goes to the top response."""
     P = ipodyn.problems.bradley_terry(jnp.array([2.0, 1.0, 0.0, -1.0]))
@@ -103,6 +104,7 @@ def test_strongly_transitive_collapse():
     assert float(found.entropy[0, 1, 0]) < 1e-6 < float(found.entropy[0, 0, 0])
 
 
+@pytest.mark.slow
 def test_dpo_map_and_matrices_without_finite_scores(rng):
     """DPO equals single rollouts; a matrix with a sure loser has no finite scores and says nothing else."""
     P = random_matrices(rng, 2, 3)
@@ -122,6 +124,7 @@ def test_dpo_map_and_matrices_without_finite_scores(rng):
     assert (found.regime.values[:2] != CODE["unresolved"]).all()
 
 
+@pytest.mark.slow
 def test_per_matrix_policies(rng):
     P = random_matrices(rng, 2, 3)
     starts = rng.dirichlet(np.ones(3), 2)

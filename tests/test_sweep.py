@@ -85,6 +85,7 @@ def test_two_responses_by_hand():
     np.testing.assert_allclose(found.final[:, 0], 1 / (1 + np.exp(-difference)), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_neither_blocks_nor_pieces_nor_devices_matter(rng, monkeypatch):
     arrays, starts = draw(rng, 70, 3)
     loops = batch(arrays)
