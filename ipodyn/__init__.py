@@ -47,13 +47,13 @@ from ._intervals import PreferenceIntervals as PreferenceIntervals
 from ._intervals import preference_intervals as preference_intervals
 from ._intervals import robust_sampler as robust_sampler
 from ._loop import MRS as MRS
+from ._losses import ipo_game_value as ipo_game_value
+from ._losses import ipo_regression_loss as ipo_regression_loss
+from ._losses import pair_loss as pair_loss
 from ._objectives import DPO as DPO
 from ._objectives import IPO as IPO
 from ._objectives import AbstractObjective as AbstractObjective
 from ._objectives import Optimum as Optimum
-from ._objectives import ipo_game_value as ipo_game_value
-from ._objectives import ipo_regression_loss as ipo_regression_loss
-from ._objectives import pair_loss as pair_loss
 from ._preferences import check_alpha as check_alpha
 from ._preferences import check_beta as check_beta
 from ._preferences import check_lam as check_lam

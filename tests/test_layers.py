@@ -18,7 +18,7 @@ LAYERS = [
     {"problems", "_axioms", "_voting", "_hodge", "_sampler"},
     {"_bradley_terry", "_intervals", "_sampler_variants"},
     {"_objectives", "_sequential"},
-    {"_empirical", "_sequential_runs"},
+    {"_losses", "_empirical", "_sequential_runs"},
     {"_gradient_optimum", "_loop", "_sampling_sensitivity", "_concentration", "_witness"},
     {"_chunk_kernel"},
     {"_rollout", "_newton_path", "recipes", "_violation"},
