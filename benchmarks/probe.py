@@ -1,17 +1,28 @@
 """Measurements that need a process of their own, each printed as one line of JSON."""
 
+import functools
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
+
+
+@functools.cache
+def _bytecode() -> tempfile.TemporaryDirectory[str]:
+    """Where the probes keep compiled modules: users have them too, whatever the environment here says."""
+    return tempfile.TemporaryDirectory(prefix="ipodyn-benchmark-")
 
 
 def measure(what: str, *arguments: int) -> Any:
     """Run a probe in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.probe", what, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": _bytecode().name}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"probe {what} failed: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -90,6 +90,7 @@ def memory(settings: Settings) -> Iterator[Row]:
 
 def start(settings: Settings) -> Iterator[Row]:
     repeats = 1 if settings.quick else min(settings.repeats, 3)
+    measure("import_time")  # the first import compiles the modules, as the first one after an installation does
     probes = [measure("import_time") for _ in range(repeats)]
     value = Spread.of([probe["ipodyn"] for probe in probes])
     note = f"jax itself {Spread.of([probe['jax'] for probe in probes]).median:.2f} s"
