@@ -87,23 +87,7 @@ def _map(
 
     Writes map.png, tables and arrays to --out. Without data it maps a synthetic set, to show what it does.
     """
-    source = Source(
-        ratings=ratings,
-        prompt=prompt,
-        attributes=attributes,
-        response=response,
-        pairs=pairs,
-        both_orders=both_orders,
-        preferences=preferences,
-        helpsteer=helpsteer,
-        problem=problem,
-        strength=strength,
-        group=group,
-        subsets=subsets.value,
-        kind=kind.value,
-        limit=limit,
-        seed=seed,
-    )
+    source = Source.of(locals())
     sharing = Sharing(task, distributed, coordinator, num_processes, process_id)
     MapCommand(
         source, alpha, beta, lam, rounds, objective.value, start, seed, dtype.value, out, analytic, sharing
@@ -164,23 +148,7 @@ def _diagnose(
             ratings = file
         else:
             pairs = file
-    source = Source(
-        ratings=ratings,
-        prompt=prompt,
-        attributes=attributes,
-        response=response,
-        pairs=pairs,
-        both_orders=both_orders,
-        preferences=preferences,
-        helpsteer=helpsteer,
-        problem=problem,
-        strength=strength,
-        group=group,
-        subsets=subsets.value,
-        kind=kind.value,
-        limit=limit,
-        seed=seed,
-    )
+    source = Source.of(locals())
     DiagnoseCommand(source, loop, seed, dtype.value, out, overwrite).run()
 
 
@@ -217,7 +185,7 @@ def _rollout(
     """
     if preferences is None and problem is None:
         problem = "three_cycle"
-    source = Source(preferences=preferences, problem=problem, strength=strength, group=group, limit=None, seed=seed)
+    source = Source.of(locals())
     RolloutCommand(
         source, index, alpha, beta, lam, rounds, objective.value, start, dtype.value, show, out, overwrite
     ).run()

@@ -178,18 +178,5 @@ def reproduce(
     On HelpSteer with --helpsteer, on other data if given, else on a synthetic set of its shape. Writes PNG, PDF and CSV
     of every figure, claims.md and index.html to --out; the same command continues a run that was stopped.
     """
-    source = Source(
-        ratings=ratings,
-        prompt=prompt,
-        attributes=attributes,
-        response=response,
-        pairs=pairs,
-        both_orders=both_orders,
-        preferences=preferences,
-        helpsteer=helpsteer,
-        group=group,
-        subsets=subsets.value,
-        limit=limit,
-        seed=seed,
-    )
+    source = Source.of(locals())
     ReproduceCommand(names or [], source, quick, dtype.value, out, overwrite).run()

@@ -1,8 +1,10 @@
 """Where the preference matrices of a command come from."""
 
 import dataclasses
+import enum
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,6 +35,12 @@ class Source:
     kind: str = "all"
     limit: int | None = None
     seed: int = 0
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Source":
+        """Of all options of a command, by name: those that belong here."""
+        own = {field.name: options[field.name] for field in dataclasses.fields(cls) if field.name in options}
+        return cls(**{name: value.value if isinstance(value, enum.Enum) else value for name, value in own.items()})
 
     def load(self) -> PreferenceSet:
         """The matrices, filtered and limited; raises `CommandError` or `DataError`, one line."""
