@@ -2,23 +2,14 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from .._finite import finite_sweep
 from .._loop import MRS
 from .._rollout import rollout
 from ..plot._figure import CATEGORICAL, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
-from ._config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, objective_of, share_of
+from ._config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, share_of
+from ._loops import finite_orbits, loops_of
 from ._pictures import heading
-
-
-def batch_of_loops(P: np.ndarray, alpha: np.ndarray, beta: np.ndarray, lam: np.ndarray, variant: str) -> MRS:
-    """An `MRS` with one leading axis; `P` is (N, K, K) and the parameters (N,), all of one dtype."""
-    objective = objective_of(variant)
-    return jax.vmap(lambda P, alpha, beta, lam: MRS(P, alpha=alpha, beta=beta, lam=lam, objective=objective))(
-        *(jnp.asarray(x) for x in (P, alpha, beta, lam))
-    )
 
 
 def _itself(policy: jax.Array) -> jax.Array:
@@ -32,9 +23,7 @@ def _paths(loops: MRS, rounds: int) -> jax.Array:
 
 def trajectories(P: np.ndarray, settings: np.ndarray, rounds: int, variant: str, dtype: str) -> np.ndarray:
     """(N, rounds + 1, K): the policies of one matrix P (K, K), start included; `settings` (N, 3): alpha, beta, lam."""
-    settings = settings.astype(dtype)
-    matrices = np.broadcast_to(P.astype(dtype), (len(settings), *P.shape))
-    loops = batch_of_loops(matrices, *settings.T, variant=variant)
+    loops = loops_of(P, settings, variant, dtype)
     paths = np.asarray(_paths(loops, rounds))
     start = np.broadcast_to(np.asarray(loops.pi_0)[:, None], (len(paths), 1, paths.shape[-1]))
     return np.concatenate([start, paths], axis=1).astype(np.float64)
@@ -117,18 +106,8 @@ def evolution(
 
 def _samples(P: np.ndarray, settings: np.ndarray, rounds: int, variant: str, config: Config) -> np.ndarray:
     """(N, realisations, rounds + 1, K)."""
-    settings = settings.astype(config.dtype)
-    matrices = np.broadcast_to(P.astype(config.dtype), (len(settings), *P.shape))
-    loops = batch_of_loops(matrices, *settings.T, variant=variant)
-    orbits = finite_sweep(
-        loops,
-        jax.random.key(config.seed),
-        num_pairs=config.num_pairs,
-        num_trajectories=config.trajectories,
-        num_steps=rounds,
-        ridge=config.ridge if variant.startswith("dpo") else None,
-        paths=True,
-    )
+    loops = loops_of(P, settings, variant, config.dtype)
+    orbits = finite_orbits(loops, config, rounds=rounds, trajectories=config.trajectories, paths=True)
     paths = np.asarray(orbits.saved, np.float64)
     start = np.broadcast_to(np.asarray(loops.pi_0)[:, None, None], (*paths.shape[:2], 1, paths.shape[-1]))
     return np.concatenate([start, paths], axis=2)

@@ -1,9 +1,7 @@
 """Heat maps over (alpha, beta * lam): mean and standard deviation over all matrices of a kind."""
 
-import jax
 import numpy as np
 
-from .._finite import finite_sweep
 from .._regimes import Regime
 from .._stability_map import stability_map
 from ..plot._figure import new_figure
@@ -19,7 +17,7 @@ from ._config import (
     objective_of,
     share_of,
 )
-from ._evolution import batch_of_loops
+from ._loops import batch_of_loops, finite_orbits
 from ._pictures import heading, heat
 from ._trends import trend
 
@@ -106,15 +104,7 @@ def _finite_cells(
     a, b, m = (x.ravel() for x in np.indices(shape))
     alpha, beta = alphas[a].astype(P.dtype), (products[b] / config.lam).astype(P.dtype)
     loops = batch_of_loops(P[m], alpha, beta, np.full(a.size, config.lam, P.dtype), variant)
-    orbits = finite_sweep(
-        loops,
-        jax.random.key(config.seed),
-        num_pairs=config.num_pairs,
-        num_trajectories=1,
-        num_steps=rounds,
-        ridge=config.ridge if variant.startswith("dpo") else None,
-        progress=progress,
-    )
+    orbits = finite_orbits(loops, config, rounds=rounds, progress=progress)
 
     def cells(x: object) -> np.ndarray:
         return np.moveaxis(np.asarray(x, np.float64)[:, 0].reshape(shape), -1, 0)

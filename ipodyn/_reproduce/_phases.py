@@ -1,12 +1,12 @@
 """Why policies must not be averaged over realisations: their phases differ, and the average stands still."""
 
-import jax
 import numpy as np
 
-from .._finite import finite_sweep, variance_of_average
+from .._finite import variance_of_average
 from ..plot._figure import CATEGORICAL, INK, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
 from ._config import Config, Made, Material, Progress, loop_words, share_of
-from ._evolution import batch_of_loops, trajectories
+from ._evolution import trajectories
+from ._loops import finite_orbits, loops_of
 from ._pictures import heading
 
 SHOWN_ROUNDS, SHOWN = 150, 3
@@ -19,16 +19,9 @@ def phases(config: Config, material: Material, variant: str, progress: Progress 
     P = material.cyclic[index]
     product = share_of(variant, config) * setting.product
     settings = np.array([[setting.alpha, product / config.lam, config.lam]])
-    loops = batch_of_loops(P[None].astype(config.dtype), *settings.astype(config.dtype).T, variant=variant)
-    orbits = finite_sweep(
-        loops,
-        jax.random.key(config.seed),
-        num_pairs=config.num_pairs,
-        num_trajectories=config.trajectories,
-        num_steps=rounds,
-        ridge=config.ridge if variant.startswith("dpo") else None,
-        paths=True,
-        progress=progress,
+    loops = loops_of(P, settings, variant, config.dtype)
+    orbits = finite_orbits(
+        loops, config, rounds=rounds, trajectories=config.trajectories, paths=True, progress=progress
     )
     late = slice(rounds // 2, None)  # all start together: phases need some rounds to spread
     paths = np.asarray(orbits.saved, np.float64)[0]

@@ -1,13 +1,12 @@
 """The effect of one parameter: trajectories of one matrix at some of its values, and the statistic of all matrices."""
 
-import jax
 import numpy as np
 
-from .._finite import finite_sweep
 from .._sweep import sweep
 from ..plot._figure import CATEGORICAL, LABEL_SIZE, light_axes, new_figure, style_axes
 from ._config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, matrices_for, share_of
-from ._evolution import batch_of_loops, trajectories
+from ._evolution import trajectories
+from ._loops import batch_of_loops, finite_orbits
 from ._maps import QUANTITY
 from ._pictures import heading
 from ._trends import trend
@@ -41,15 +40,7 @@ def one_parameter(
     v, m = (x.ravel() for x in np.indices((len(settings), len(P))))  # the matrix fastest: a block has one setting
     loops = batch_of_loops(P[m], *settings[v].astype(P.dtype).T, variant=variant)
     if is_finite(variant):
-        orbits = finite_sweep(
-            loops,
-            jax.random.key(config.seed),
-            num_pairs=config.num_pairs,
-            num_trajectories=1,
-            num_steps=rounds,
-            ridge=config.ridge if variant.startswith("dpo") else None,
-            progress=progress,
-        )
+        orbits = finite_orbits(loops, config, rounds=rounds, progress=progress)
     else:
         orbits = sweep(loops, num_steps=rounds, progress=progress)
     found = {
