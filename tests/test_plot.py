@@ -234,6 +234,7 @@ def test_long_rollouts_show_both_ends(rng):
     np.testing.assert_array_equal(last.lines[0].get_xdata(), np.arange(480, 500))
     np.testing.assert_array_equal(last.lines[2].get_ydata(), policies[-20:, 2])
     titled(figure, "In the simplex")
+    assert {"a", "b", "c"} <= {text.get_text() for text in figure.axes[2].texts}
     drawn(figure)
 
 
@@ -251,6 +252,14 @@ def test_simplex_path(rng):
     np.testing.assert_allclose(scatter.get_offsets(), barycentric(policies))
     drawn(figure)
     drawn(plot.simplex(policies[:1]))
+
+
+def test_corners_of_the_simplex_have_the_names_of_the_responses(rng):
+    policies = rng.dirichlet(np.ones(3), size=4)
+    corners = np.array([text.get_text() for text in plot.simplex(policies, labels=["a", "b", "c"]).axes[0].texts])
+    assert corners[-3:].tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="`labels` has 2 names for 3 responses"):
+        plot.simplex(policies, labels=["a", "b"])
 
 
 @pytest.mark.parametrize("call", [plot.simplex, plot.rollout])

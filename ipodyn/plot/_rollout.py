@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ._figure import CATEGORICAL, INK, TICK_SIZE, TITLE_SIZE, light_axes, new_figure, style_axes
-from ._simplex import draw_simplex
+from ._simplex import draw_simplex, response_names
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -45,9 +45,7 @@ def rollout(
     if policies.ndim != 2 or len(policies) == 0:
         raise ValueError(f"`policies` has shape {policies.shape}; give one policy a round: (T, K).")
     K = policies.shape[1]
-    names = [f"response {k}" for k in range(K)] if labels is None else list(labels)
-    if len(names) != K:
-        raise ValueError(f"`labels` has {len(names)} names for {K} responses.")
+    names = response_names(labels, K)
     if show < 1:
         raise ValueError(f"`show` is {show}; draw at least 1 round.")
     rounds = first_round + np.arange(len(policies))
@@ -62,7 +60,7 @@ def rollout(
         words = "" if len(spans) == 1 else f"{'First' if span is spans[0] else 'Last'} {len(rounds[span]):,} rounds"
         style_axes(axes, title=words, x=f"round{grey}", y="probability" if span is spans[0] else "")
     if with_simplex:
-        draw_simplex(panels[-1], policies, first_round=first_round, show=show)
+        draw_simplex(panels[-1], policies, names, first_round=first_round, show=show)
         style_axes(panels[-1], title="In the simplex")
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE + 1, color=INK, x=0.01, ha="left")

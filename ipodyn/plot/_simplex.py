@@ -1,5 +1,6 @@
 """Trajectories of three probabilities, in the triangle."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,9 @@ def barycentric(policies: np.ndarray) -> np.ndarray:
     return policies @ _CORNERS
 
 
-def simplex(points: ArrayLike, *, show: int = 60, title: str = "") -> "matplotlib.figure.Figure":
+def simplex(
+    points: ArrayLike, *, show: int = 60, labels: Sequence[str] | None = None, title: str = ""
+) -> "matplotlib.figure.Figure":
     """A trajectory of policies over three responses, in the triangle of all such policies.
 
     The corners are the policies that always give one response, the grid marks probabilities of 25, 50 and 75 %. The
@@ -27,7 +30,7 @@ def simplex(points: ArrayLike, *, show: int = 60, title: str = "") -> "matplotli
 
     - `points`: shape (T, 3), the policies in the order of the rounds. - `show`: the first so many rounds are joined by
       lines; later ones are dots, which shows a closed curve or a period where lines would fill the triangle.
-    - `title`: a heading.
+    - `labels`: names of the responses. - `title`: a heading.
 
     Returns a `matplotlib.figure.Figure`. Raises `ValueError` for another number of responses.
 
@@ -39,14 +42,25 @@ def simplex(points: ArrayLike, *, show: int = 60, title: str = "") -> "matplotli
     policies = np.asarray(points, np.float64)
     if policies.ndim != 2 or policies.shape[1] != 3 or len(policies) == 0:
         raise ValueError(f"`points` has shape {policies.shape}; a triangle shows policies over 3 responses: (T, 3).")
+    names = response_names(labels, 3)
     figure = new_figure(6.2, 5.8)
-    draw_simplex(figure.subplots(), policies, first_round=0, show=show)
+    draw_simplex(figure.subplots(), policies, names, first_round=0, show=show)
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE, color=INK)
     return figure
 
 
-def draw_simplex(axes: "matplotlib.axes.Axes", policies: np.ndarray, *, first_round: int, show: int) -> None:
+def response_names(labels: Sequence[str] | None, K: int) -> list[str]:
+    """The names given, or numbers."""
+    names = [f"response {k}" for k in range(K)] if labels is None else list(labels)
+    if len(names) != K:
+        raise ValueError(f"`labels` has {len(names)} names for {K} responses.")
+    return names
+
+
+def draw_simplex(
+    axes: "matplotlib.axes.Axes", policies: np.ndarray, names: Sequence[str], *, first_round: int, show: int
+) -> None:
     collections = mpl("collections")
     axes.set_aspect("equal")
     axes.axis("off")
@@ -80,7 +94,7 @@ def draw_simplex(axes: "matplotlib.axes.Axes", policies: np.ndarray, *, first_ro
     offsets = ((0, -16), (0, -16), (0, 8))
     for response, (corner, offset) in enumerate(zip(_CORNERS, offsets, strict=True)):
         axes.annotate(
-            f"response {response}",
+            names[response],
             corner,
             xytext=offset,
             textcoords="offset points",
