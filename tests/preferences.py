@@ -9,6 +9,11 @@ def complementary(upper: np.ndarray) -> np.ndarray:
     return np.where(above, upper, np.where(above.T, 1 - np.swapaxes(upper, -1, -2), 0.5))
 
 
+def random_P(rng: np.random.Generator, M: int, K: int, edge: float = 0.0) -> np.ndarray:
+    """Matrices (M, K, K) with independent entries, uniform between `edge` and 1 - `edge`."""
+    return complementary(rng.uniform(edge, 1 - edge, size=(M, K, K)))
+
+
 def shuffled(rng: np.random.Generator, P: np.ndarray) -> np.ndarray:
     """The same matrices with their responses renamed at random."""
     order = rng.permuted(np.tile(np.arange(P.shape[-1]), (len(P), 1)), axis=1)

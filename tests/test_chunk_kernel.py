@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 from ipodyn import DPO, MRS, _chunk_kernel
 from ipodyn._objectives import LinearResponse
@@ -13,8 +14,7 @@ S = 256
 
 
 def loops(rng, K, dtype="float32", **options):
-    upper = np.triu(rng.uniform(size=(S, K, K)), 1)
-    P = upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
+    P = complementary(rng.uniform(size=(S, K, K)))
     pi_ref = rng.dirichlet(np.ones(K), S)
     pi_ref[:40, 0] = 0  # a response that the reference excludes
     pi_ref /= pi_ref.sum(-1, keepdims=True)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 from ipodyn import DPO, IPO, MRS
@@ -59,8 +60,7 @@ CASES = [(name, dtype) for name in MAPS for dtype in ("float64", "float32") if d
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_map_contract(rng, name, dtype):
     chosen, dtype = MAPS[name], np.dtype(dtype)
-    upper = np.triu(rng.uniform(0.1, 0.9, size=(K, K)), 1)
-    P = (upper + np.tril(1 - upper.T, -1) + np.eye(K) / 2).astype(dtype)
+    P = complementary(rng.uniform(0.1, 0.9, size=(K, K))).astype(dtype)
     ref = rng.dirichlet(np.full(K, 2.0)).astype(dtype)
     policies = (0.9 * rng.dirichlet(np.ones(K), 3) + 0.1 / K).astype(dtype)
     tolerance = chosen.depth * float(jnp.finfo(dtype).eps)

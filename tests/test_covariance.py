@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from preferences import complementary
 
 import ipodyn
 from ipodyn._covariance import solve_lyapunov
@@ -16,8 +17,7 @@ OBJECTIVES = {"ipo": (ipodyn.IPO(), None), "dpo": (ipodyn.DPO(), 1.0)}
 def loop_of(objective, seed=0, alpha=0.7):
     """A loop around a mild random preference matrix that samples every response often."""
     rng = np.random.default_rng(seed)
-    upper = np.triu(rng.uniform(0.25, 0.75, (K, K)), 1)
-    P = upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(K)
+    P = complementary(rng.uniform(0.25, 0.75, (K, K)))
     pi_ref, pi_0 = rng.dirichlet(np.full(K, 20.0), 2)
     return ipodyn.MRS(P, alpha=alpha, beta=1.0, lam=0.8, pi_ref=pi_ref, pi_0=pi_0, objective=objective)
 

@@ -4,17 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import random_P
 
 import ipodyn
 from ipodyn import DPO, MRS, RESULTS
 from ipodyn._critical import solve_critical
 from ipodyn._fixed_point import solve_fixed_point
 from ipodyn._stability import solve_stability
-
-
-def random_P(rng, M, K):
-    upper = np.triu(rng.uniform(size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
 
 
 def cyclic_P(rng, M):

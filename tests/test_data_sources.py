@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 from data_files import adds_up, error, write
+from preferences import complementary
 
 import ipodyn.data
 from ipodyn.data import load_helpsteer, load_preferences, load_ratings
 
 
 def matrices(rng, M=3, K=4):
-    upper = np.triu(rng.random((M, K, K)), 1)
-    return upper + np.tril(1 - upper.swapaxes(1, 2), -1) + 0.5 * np.eye(K)
+    return complementary(rng.random((M, K, K)))
 
 
 def test_arrays_are_read(rng, tmp_path):

@@ -9,6 +9,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 from ipodyn._diagnosis import VERDICTS, _structure
@@ -93,8 +94,7 @@ def test_critical_values_are_those_of_the_functions_called_directly(matrices, fo
 
 
 def test_the_worst_triangle_by_hand(rng):
-    upper = np.triu(rng.uniform(0, 1, (32, 5, 5)), 1)
-    P = upper + np.tril(1 - upper.swapaxes(1, 2), -1) + 0.5 * np.eye(5)
+    P = complementary(rng.uniform(0, 1, (32, 5, 5)))
     A, found = P - 0.5, _structure(P)
     for index, (i, j, k) in enumerate(np.asarray(found.triangle)):
         curls = [

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from preferences import complementary
 from scipy.special import expit
 
 import ipodyn
@@ -15,11 +16,6 @@ from ipodyn._bradley_terry import fit_scores, has_finite_scores
 
 R = ipodyn.RESULTS
 DPO = ipodyn.DPO()
-
-
-def complementary(upper):
-    upper = np.triu(upper, 1)
-    return upper + np.tril(1 - np.swapaxes(upper, -1, -2), -1) + np.eye(upper.shape[-1]) / 2
 
 
 def centred(x):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 from ipodyn._rollout import Plan, finish, run, run_until_standing
@@ -26,8 +27,7 @@ def both(P, alpha, beta, lam, start, *, num_steps=3000):
 
 
 def block(rng, K, size, dtype, alphas):
-    upper = np.triu(rng.uniform(0.05, 0.95, (size, K, K)), 1)
-    P = upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + 0.5 * np.eye(K)
+    P = complementary(rng.uniform(0.05, 0.95, (size, K, K)))
     draws = (rng.choice(alphas, size), 10 ** rng.uniform(-0.5, 1.2, size), rng.uniform(0, 1, size))
     start = rng.dirichlet(np.full(K, 3.0), size).T
     return [jnp.asarray(x, dtype) for x in (np.moveaxis(P, 0, -1), *draws, start)]

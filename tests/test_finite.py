@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 
@@ -12,8 +13,7 @@ IPO, DPO = ipodyn.IPO(), ipodyn.DPO()
 
 
 def preference(rng, K=K, low=0.1):
-    upper = np.triu(rng.uniform(low, 1 - low, (K, K)), 1)
-    return upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(K)
+    return complementary(rng.uniform(low, 1 - low, (K, K)))
 
 
 def softmax(z):

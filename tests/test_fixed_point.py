@@ -1,13 +1,17 @@
 """Fixed points: uniqueness, certificates, an independent oracle, derivatives three ways, extremes, failures as data."""
 
+import functools
 import json
 import pathlib
 
 import chex
 import jax
 import jax.numpy as jnp
+import loops
 import numpy as np
 import pytest
+from loops import loop_of
+from preferences import complementary, random_P
 
 import ipodyn
 from ipodyn import DPO, IPO, MRS, RESULTS
@@ -18,23 +22,8 @@ SLOW = pytest.mark.slow
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "qre.json"
 
 
-def random_P(rng, M, K, low=0.0):
-    upper = np.triu(rng.uniform(low, 1 - low, size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
-
-
-def random_loops(rng, M, K, beta=(0.1, 50.0), low=0.0):
-    """Fields of M loops: P, alpha, beta, lam, pi_ref, pi_0."""
-    pi_ref, pi_0 = rng.dirichlet(np.ones(K), (2, M))
-    betas = np.exp(rng.uniform(*np.log(beta), M))
-    return random_P(rng, M, K, low), rng.uniform(0, 0.95, M), betas, rng.uniform(0, 1, M), pi_ref, pi_0
-
-
-def loop_of(P, alpha, beta, lam, pi_ref, pi_0, objective=None):
-    return MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=pi_ref, pi_0=pi_0, objective=objective)
-
-
 ROWS = 200
+random_loops = functools.partial(loops.random_loops, alpha=0.95, beta=(0.1, 50.0))
 
 
 @jax.jit
@@ -154,7 +143,7 @@ def test_it_traces_once(rng):
     ids=lambda x: type(x).__name__ if isinstance(x, IPO | DPO) else x,
 )
 def test_implicit_unrolled_and_numeric_derivatives_agree(rng, objective, K, M):
-    P, _, _, lam, pi_ref, pi_0 = random_loops(rng, M, K, low=0.1)
+    P, _, _, lam, pi_ref, pi_0 = random_loops(rng, M, K, edge=0.1)
     alpha, beta = rng.uniform(0, 0.6, M), rng.uniform(0.1, 1.0, M)  # contractions, so that unrolling converges
     fields = (P, alpha, beta, lam, pi_ref, pi_0)
     skew = rng.normal(size=(M, K, K))
@@ -214,8 +203,7 @@ def test_second_derivatives(rng):
 
 def near_sure(rng, M, K, edge):
     wins = np.triu(rng.uniform(size=(M, K, K)) > 0.5, 1)
-    upper = np.triu(np.where(wins, 1 - edge, edge), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
+    return complementary(np.where(wins, 1 - edge, edge))
 
 
 @pytest.mark.parametrize(("K", "M", "dtype"), [(4, 200, "float32"), (12, 60, "float64"), (256, 1, "float64")])
@@ -278,7 +266,7 @@ def test_responses_that_the_reference_excludes_stay_out(rng):
 @pytest.mark.slow
 def test_dpo_is_where_its_rounds_end(rng):
     K, M = 4, 100
-    P, _, _, lam, pi_ref, pi_0 = random_loops(rng, M, K, low=0.1)
+    P, _, _, lam, pi_ref, pi_0 = random_loops(rng, M, K, edge=0.1)
     fields = (P, rng.uniform(0, 0.5, M), rng.uniform(0.1, 0.8, M), lam, pi_ref, pi_0)
 
     def both(*fields):

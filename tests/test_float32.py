@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import random_P
 from scipy.special import expit, logsumexp
 
 import ipodyn
@@ -20,12 +21,6 @@ ROUNDINGS = 16
 def without_x64():
     with jax.enable_x64(False):
         yield
-
-
-def random_P(rng, M, K, edge):
-    upper = np.triu(rng.uniform(edge, 1 - edge, size=(M, K, K)), 1)
-    P = upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
-    return P.astype(np.float32)
 
 
 def softmax(z):
@@ -43,7 +38,7 @@ def test_everything_is_float32_by_default():
 
 def test_optima(rng):
     M, K = 500, 5
-    P, beta = random_P(rng, M, K, 0.05), 10 ** rng.uniform(-2, 2, M).astype(np.float32)
+    P, beta = random_P(rng, M, K, edge=0.05).astype(np.float32), 10 ** rng.uniform(-2, 2, M).astype(np.float32)
     mu, ref = (rng.dirichlet(np.full(K, 0.5), M).astype(np.float32) for _ in range(2))
 
     def solve(P, mu, ref, b):
@@ -65,7 +60,7 @@ def test_optima(rng):
 
 def test_dpo_close_to_certainty(rng):
     """P within 1e-5 of 0 and 1, where the scores hold few digits: still solved, never a false alarm."""
-    P = random_P(rng, 1000, 4, 0.0)
+    P = random_P(rng, 1000, 4).astype(np.float32)
     sure = np.triu(rng.uniform(size=P.shape) < 0.5, 1)
     P = np.where(sure, np.float32(1 - 1e-5), P)
     P = np.where(sure.swapaxes(1, 2), np.float32(1e-5), P)
@@ -77,7 +72,7 @@ def test_dpo_close_to_certainty(rng):
 def test_rollouts_follow_float64(rng):
     """Contractions: the rounding of a round is damped, so that 3,000 rounds are off by what 1 / (1 - q) of them add."""
     M, K = 100, 4
-    P = random_P(rng, M, K, 0.0)
+    P = random_P(rng, M, K).astype(np.float32)
     alpha, lam = rng.uniform(0, 0.9, M), rng.uniform(0.1, 1, M)
     contraction = alpha + 0.9 * (1 - alpha)
     beta = 1.8 * (1 - alpha) / lam / np.linalg.norm(P - 0.5, 2, axis=(1, 2))

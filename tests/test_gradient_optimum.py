@@ -7,15 +7,11 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from preferences import random_P
 
 import ipodyn
 
 R = ipodyn.RESULTS
-
-
-def random_P(rng, M, K):
-    upper = np.triu(rng.uniform(size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
 
 
 def instances(rng, M, K, dtype=np.float64):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from preferences import complementary
 
 import ipodyn
 from ipodyn._intervals import possible_tops, robust_excess, subsets
@@ -32,11 +33,6 @@ def KNOWN(P):
 @jax.vmap
 def TOPS(lower, upper):
     return possible_tops(lower, upper, "condorcet"), possible_tops(lower, upper, "smith")
-
-
-def complementary(upper):
-    above = np.triu(np.ones(upper.shape[1:], dtype=bool), 1)
-    return np.where(above, upper, np.where(above.T, 1 - np.swapaxes(upper, 1, 2), 0.5))
 
 
 def boxes(rng, number):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import random_P
 from scipy.special import expit
 
 import ipodyn
@@ -19,16 +20,11 @@ def named(x):
     return type(x).__name__
 
 
-def random_P(rng, M, K):
-    upper = np.triu(rng.uniform(0.05, 0.95, size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
 def test_one_round_is_its_definition(rng, objective):
     """pi' proportional to pi^alpha pi_ref^(1 - alpha) exp(beta r(mu)); the score of DPO is checked by its equations."""
     M, K = 100, 4
-    P = random_P(rng, M, K)
+    P = random_P(rng, M, K, edge=0.05)
     pi, pi_ref, pi_0 = rng.dirichlet(np.ones(K), (3, M))
     alpha, lam = rng.uniform(size=(2, M))
     alpha[:10], alpha[10:20], lam[:5], lam[5:10] = 0, 1, 0, 1

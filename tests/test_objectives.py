@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import random_P
 
 import ipodyn
 
@@ -16,11 +17,6 @@ OBJECTIVES = [ipodyn.IPO(), ipodyn.DPO()]
 
 def named(x):
     return type(x).__name__
-
-
-def random_P(rng, M, K):
-    upper = np.triu(rng.uniform(size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
 
 
 def instances(rng, M, K):

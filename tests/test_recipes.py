@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 from ipodyn import recipes
@@ -14,8 +15,7 @@ K, ROUNDS = 4, 6
 @pytest.fixture
 def game(rng):
     """(P, pi_ref, pi_0, start): a random preference matrix and three random policies."""
-    upper = np.triu(rng.uniform(0.05, 0.95, (K, K)), 1)
-    P = upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(K)
+    P = complementary(rng.uniform(0.05, 0.95, (K, K)))
     return P, *rng.dirichlet(np.full(K, 3.0), 3)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 from ipodyn import Regime
@@ -97,8 +98,7 @@ def regimes(P, starts, *, alpha, beta, lam, num_steps=3000):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_contractions_converge(rng, dtype):
     """F1: alpha + beta lam ||A|| / 2 < 1."""
-    upper = np.triu(rng.uniform(size=(40, 4, 4)), 1)
-    P = upper + np.tril(1 - upper.swapaxes(1, 2), -1) + np.eye(4) / 2
+    P = complementary(rng.uniform(size=(40, 4, 4)))
     alpha = rng.uniform(0, 0.9, 40)
     lam = rng.uniform(0.1, 1, 40)
     beta = 2 * 0.98 * (1 - alpha) / lam / np.linalg.norm(P - 0.5, 2, axis=(1, 2))

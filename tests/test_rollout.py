@@ -5,15 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from preferences import random_P
 from scipy.special import expit, logsumexp
 
 import ipodyn
 from ipodyn import DPO, MRS
-
-
-def random_P(rng, M, K, edge=0.0):
-    upper = np.triu(rng.uniform(edge, 1 - edge, size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
 
 
 def numpy_rounds(score, log_policy, alpha, beta, lam, pi_ref, pi_0, num_steps):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 
@@ -51,8 +52,7 @@ def test_entropy_floor_binds_on_two_responses():
 @pytest.mark.slow
 def test_random_matrices_agree_with_a_plain_scan(rng):
     """Against the fixed point and its radius called one by one, on both sides of every limit."""
-    upper = np.triu(rng.uniform(0.02, 0.98, (12, 4, 4)), 1)
-    P = upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + 0.5 * np.eye(4)
+    P = complementary(rng.uniform(0.02, 0.98, (12, 4, 4)))
     found = ipodyn.safe_region(P, alpha=0.8, lam=0.9, entropy_min=0.4, share=0.75)
 
     @jax.jit
@@ -112,8 +112,7 @@ def test_tune_meets_the_boundary():
 @pytest.mark.slow
 def test_tune_beats_a_scan(rng):
     """Win rate against the reference over three matrices and two parameters, against 40 x 40 settings."""
-    upper = np.triu(rng.uniform(0.1, 0.9, (3, 4, 4)), 1)
-    P = jnp.asarray(upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + 0.5 * np.eye(4))
+    P = jnp.asarray(complementary(rng.uniform(0.1, 0.9, (3, 4, 4))))
     box = {"alpha": (0.0, 0.9), "beta": (0.1, 20.0)}
 
     def win_rate(loop, policy):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 from ipodyn._sampler import criterion_pairs, design, excess
@@ -25,11 +26,6 @@ def PAIRS(P):
 @jax.vmap
 def DESIGN(P, pairs, floor):
     return design(excess(P, P), pairs, floor, jnp.asarray(0.0))
-
-
-def complementary(upper):
-    above = np.triu(np.ones(upper.shape[1:], dtype=bool), 1)
-    return np.where(above, upper, np.where(above.T, 1 - np.swapaxes(upper, 1, 2), 0.5))
 
 
 def instances(rng, number, K):

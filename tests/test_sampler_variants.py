@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from preferences import complementary
 
 import ipodyn
 from ipodyn._sampler_lp import highs_game
@@ -18,8 +19,7 @@ def matrices(rng, number, K):
     P = rng.uniform(size=(number, K, K))
     P[::2] = np.round(4 * P[::2]) / 4
     P[:, 0] = np.maximum(np.maximum(P[:, 0], 1 - P[:, 0]), 0.55)
-    above = np.triu(np.ones((K, K), dtype=bool), 1)
-    return np.where(above, P, np.where(above.T, 1 - P.swapaxes(1, 2), 0.5))
+    return complementary(P)
 
 
 def best_margin(P, pairs, support):

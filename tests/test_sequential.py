@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import real_data as convert
+from preferences import complementary, random_P, shuffled
 
 import ipodyn
 import ipodyn.data
@@ -18,10 +19,7 @@ def condorcet_matrices(rng, number, K):
     """Random matrices whose response 0 beats all others by at least 0.02, relabelled at random."""
     P = rng.uniform(size=(number, K, K))
     P[:, 0] = 0.52 + 0.48 * P[:, 0]
-    above = np.triu(np.ones((K, K), dtype=bool), 1)
-    P = np.where(above, P, np.where(above.T, 1 - P.swapaxes(1, 2), 0.5))
-    order = rng.permuted(np.tile(np.arange(K), (number, 1)), axis=1)
-    return P[np.arange(number)[:, None, None], order[:, :, None], order[:, None, :]]
+    return shuffled(rng, complementary(P))
 
 
 def tops(P, criterion):
@@ -139,9 +137,7 @@ def test_promise_and_savings_over_many_runs(rng, K):
 @pytest.mark.slow
 def test_smith_sets(rng):
     """600 random matrices of any Smith set."""
-    P = rng.uniform(size=(600, K, K))
-    above = np.triu(np.ones((K, K), dtype=bool), 1)
-    P = np.where(above, P, np.where(above.T, 1 - P.swapaxes(1, 2), 0.5))
+    P = random_P(rng, 600, K)
     adaptive, uniform = both_rules(P, "smith", rng, delta=0.1, max_comparisons=50_000)
     for name, runs in (("adaptive", adaptive), ("uniform", uniform)):
         errors = violations(P, runs, "smith").sum()

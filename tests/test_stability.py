@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loops import loop_of, random_loops
+from preferences import random_P
 from scipy.linalg import null_space
 
 import ipodyn
@@ -13,21 +15,6 @@ from ipodyn._stability import solve_stability
 
 ROWS = 200
 SLOW = pytest.mark.slow
-
-
-def random_P(rng, M, K, low=0.0):
-    upper = np.triu(rng.uniform(low, 1 - low, size=(M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + np.eye(K) / 2
-
-
-def random_loops(rng, M, K, beta=(0.1, 20.0), low=0.0):
-    pi_ref, pi_0 = rng.dirichlet(np.ones(K), (2, M))
-    betas = np.exp(rng.uniform(*np.log(beta), M))
-    return random_P(rng, M, K, low), rng.uniform(0, 0.9, M), betas, rng.uniform(0, 1, M), pi_ref, pi_0
-
-
-def loop_of(P, alpha, beta, lam, pi_ref, pi_0, objective=None):
-    return MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=pi_ref, pi_0=pi_0, objective=objective)
 
 
 def settle(*fields, objective=None):
@@ -80,7 +67,7 @@ def test_spectrum_of_ipo_is_that_of_the_automatic_jacobian(rng, K):
 def test_spectrum_of_dpo(rng, K):
     """J = alpha + beta lam L^+ diag(mu) E S: against NumPy, and at lam = 1 all real parts are alpha."""
     M = 260
-    P, alpha, beta, lam, pi_ref, pi_0 = random_loops(rng, M, K, beta=(0.1, 2.0), low=0.05)
+    P, alpha, beta, lam, pi_ref, pi_0 = random_loops(rng, M, K, beta=(0.1, 2.0), edge=0.05)
     lam[: M // 2] = 1
 
     def both(*fields):
@@ -181,7 +168,7 @@ def test_rollouts_shrink_and_turn_as_predicted(rng):
 )
 def test_derivatives_of_the_radius(rng, K, objective):
     M = 30
-    fields = random_loops(rng, M, K, beta=(0.5, 5.0), low=0.1)
+    fields = random_loops(rng, M, K, beta=(0.5, 5.0), edge=0.1)
     skew = rng.normal(size=(M, K, K))
     simplex = [d - x * d.sum(-1, keepdims=True) for d, x in zip(rng.normal(size=(2, M, K)), fields[4:], strict=True)]
     directions = (skew - np.swapaxes(skew, 1, 2), *rng.normal(size=(3, M)), *[d * 0.1 for d in simplex])

@@ -4,16 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import random_P
 
 import ipodyn
 from ipodyn._stability_map import ANALYTIC, map_problem
 
 CODE = {regime.name: int(regime) for regime in ipodyn.Regime}
-
-
-def random_matrices(rng, M, K):
-    upper = np.triu(rng.uniform(0.02, 0.98, (M, K, K)), 1)
-    return upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + 0.5 * np.eye(K)
 
 
 def numpy_loop(P, alpha, beta, lam, policy, num_steps):
@@ -32,7 +28,7 @@ def numpy_loop(P, alpha, beta, lam, policy, num_steps):
 
 @pytest.mark.parametrize("K", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_cells_equal_a_plain_loop(rng, K):
-    P = random_matrices(rng, 3, K)
+    P = random_P(rng, 3, K, edge=0.02)
     start = rng.dirichlet(np.full(K, 5.0))
     alpha, beta = [0.0, 0.6], [0.5, 2.0]
     found = ipodyn.stability_map(P, alpha=alpha, beta=beta, lam=0.7, num_steps=333, policy0=start)
@@ -52,7 +48,7 @@ def test_cells_equal_a_plain_loop(rng, K):
 
 def test_blocks_and_devices_do_not_matter(rng):
     """Rollouts bit for bit (the same elementwise operations), fixed points to a few roundings."""
-    P = random_matrices(rng, 7, 4).astype(np.float32)
+    P = random_P(rng, 7, 4, edge=0.02).astype(np.float32)
     problem = map_problem(P, alpha=np.linspace(0, 0.9, 5), beta=[0.5, 3.0, 9.0], lam=0.8, num_steps=200)
     reference = problem.compute(size=64)
     for size, devices in ((16, jax.local_devices()[:1]),):
@@ -72,7 +68,7 @@ def test_blocks_and_devices_do_not_matter(rng):
 
 def test_contraction_certifies_convergence(rng):
     """Theory F1: where alpha + beta lam ||A|| / 2 < 0.98, 3,000 rounds shrink any distance below rounding."""
-    P = random_matrices(rng, 40, 4)
+    P = random_P(rng, 40, 4, edge=0.02)
     found = ipodyn.stability_map(P, alpha=[0.0, 0.3, 0.6], beta=[0.3, 0.8, 1.6], lam=0.9, num_steps=3000)
     certified = found.contraction_bound.values < 0.98
     assert certified.sum() > 100
@@ -107,7 +103,7 @@ def test_strongly_transitive_collapse():
 @pytest.mark.slow
 def test_dpo_map_and_matrices_without_finite_scores(rng):
     """DPO equals single rollouts; a matrix with a sure loser has no finite scores and says nothing else."""
-    P = random_matrices(rng, 2, 3)
+    P = random_P(rng, 2, 3, edge=0.02)
     sure = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.6], [0.0, 0.4, 0.5]])
     P = np.concatenate([P, sure[None]])
     found = ipodyn.stability_map(
@@ -126,7 +122,7 @@ def test_dpo_map_and_matrices_without_finite_scores(rng):
 
 @pytest.mark.slow
 def test_per_matrix_policies(rng):
-    P = random_matrices(rng, 2, 3)
+    P = random_P(rng, 2, 3, edge=0.02)
     starts = rng.dirichlet(np.ones(3), 2)
     found = ipodyn.stability_map(P, alpha=0.2, beta=1.0, num_steps=50, policy0=starts)
     for m in range(2):
@@ -135,7 +131,7 @@ def test_per_matrix_policies(rng):
 
 
 def test_dataset_says_what_it_is(rng):
-    P = random_matrices(rng, 2, 3).astype(np.float32)
+    P = random_P(rng, 2, 3, edge=0.02).astype(np.float32)
     thresholds = ipodyn.RegimeThresholds(collapse_share=0.1)
     found = ipodyn.stability_map(
         P, alpha=[0.1], beta=[1.0, 2.0], lam=0.8, num_steps=40, thresholds=thresholds, attributes={"source": "made"}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from preferences import complementary, shuffled
 
 import ipodyn
 from ipodyn._structure import _matrix
@@ -41,12 +42,6 @@ def answers(P):
     return jax.tree.map(lambda x: np.asarray(x)[: len(P)], ALL(np.resize(P, (NUMBER, *P.shape[1:]))))
 
 
-def complementary(upper):
-    """Preference matrices (M, K, K) whose entries above the diagonal are those of `upper`."""
-    above = np.triu(np.ones(upper.shape[1:], dtype=bool), 1)
-    return np.where(above, upper, np.where(above.T, 1 - np.swapaxes(upper, 1, 2), 0.5))
-
-
 def instances(rng, K):
     """A thousand matrices: coarse grids (many ties), continuous, and monotone ones with ties, intact or spoilt."""
     grid = complementary(rng.integers(0, 5, (400, K, K)) / 4)
@@ -57,9 +52,7 @@ def instances(rng, K):
     spoilt = monotone[:100].copy()
     spoilt[:, 0, K - 1], spoilt[:, K - 1, 0] = spoilt[:, K - 1, 0], spoilt[:, 0, K - 1].copy()
     monotone[:100] = spoilt
-    order = rng.permuted(np.tile(np.arange(K), (300, 1)), axis=1)
-    shuffled = monotone[np.arange(300)[:, None, None], order[:, :, None], order[:, None, :]]
-    return np.concatenate([grid, nearly_tied, continuous, shuffled])
+    return np.concatenate([grid, nearly_tied, continuous, shuffled(rng, monotone)])
 
 
 def smith_by_subsets(P):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from preferences import complementary
 
 import ipodyn
 import ipodyn._sweep
@@ -14,8 +15,7 @@ FIELDS = ("final", "mean", "variance", "window_variance", "previous_variance", "
 
 def draw(rng, N, K, dtype=np.float64, alphas=(0.2, 0.9, 0.97)):
     """A batch in which every field differs from loop to loop, and starts."""
-    upper = np.triu(rng.uniform(0.05, 0.95, (N, K, K)), 1)
-    P = upper + np.tril(1 - np.swapaxes(upper, 1, 2), -1) + 0.5 * np.eye(K)
+    P = complementary(rng.uniform(0.05, 0.95, (N, K, K)))
     numbers = {"alpha": rng.choice(alphas, N), "beta": 10 ** rng.uniform(-0.5, 1.2, N), "lam": rng.uniform(0, 1, N)}
     policies = {name: rng.dirichlet(np.full(K, 3.0), N) for name in ("pi_ref", "pi_0")}
     arrays = {name: jnp.asarray(x, dtype) for name, x in {"P": P, **numbers, **policies}.items()}
