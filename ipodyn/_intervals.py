@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ._results import throw_unless_successful
 from ._sampler import (
     CRITERIA,
     Criterion,
     Excess,
     Pairs,
     Sampler,
-    compiled_design,
-    design_on_host,
+    design_by,
     excess,
     host_value,
     requested_floor,
@@ -170,10 +168,4 @@ def robust_sampler(
     lower, upper = as_float(lower), as_float(upper, lower)
     wanted = requested_floor(floor, lower)
     coefficients, pairs = robust_excess(lower, upper, criterion)
-    if method == "highs":
-        found = design_on_host(np.asarray(coefficients), np.asarray(pairs), None if floor is None else float(wanted))
-    elif method == "jax":
-        found = compiled_design(coefficients, pairs, wanted, jnp.zeros_like(wanted))
-    else:
-        raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
-    return throw_unless_successful(found, found.result) if throw else found
+    return design_by(method, coefficients, pairs, wanted, jnp.zeros_like(wanted), throw=throw)

@@ -1,5 +1,6 @@
 r"""Sampling distributions designed for one instance: the ranking guarantees that no fixed distribution gives."""
 
+import math
 from typing import Literal
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from ._matrix_game import solve_game
 from ._results import RESULTS, choose, throw_unless_successful
 from ._sampler_lp import highs_game
-from ._structure import condorcet_winner, smith_set
+from ._structure import _matrix, condorcet_winner, smith_set
 from ._types import Policy, Preference, PreferenceLike, Scalar, ScalarLike, as_float
 
 Criterion = Literal["condorcet", "smith", "order"]
@@ -157,10 +158,32 @@ def design_on_host(coefficients: np.ndarray, pairs: np.ndarray, floor: float | N
     return conclude(*(a if a.dtype == bool else a.astype(arrays[2].dtype) for a in arrays))
 
 
+def one_matrix(P: PreferenceLike) -> Preference:
+    """`P` as a floating (K, K) array of at least two responses, or a `ValueError` with its shape."""
+    P = _matrix(P)
+    if P.shape[0] < 2:
+        raise ValueError(f"`P` has shape {P.shape}: a sampler is designed for 2 responses or more.")
+    return P
+
+
 @jax.jit
 def compiled_design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar) -> Sampler:
     """`design`, compiled once for each K whatever the criterion, for known and for uncertain P."""
     return design(coefficients, pairs, floor, smoothing)
+
+
+def design_by(
+    method: str, coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar, *, throw: bool
+) -> Sampler:
+    """The design by a method that the user names; a NaN `floor` is the default."""
+    if method == "highs":
+        least = float(floor)
+        found = design_on_host(np.asarray(coefficients), np.asarray(pairs), None if math.isnan(least) else least)
+    elif method == "jax":
+        found = compiled_design(coefficients, pairs, floor, smoothing)
+    else:
+        raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
+    return throw_unless_successful(found, found.result) if throw else found
 
 
 def design_sampler(
@@ -205,17 +228,6 @@ def design_sampler(
     >>> bool(found.feasible), int((P @ found.mu).argmax()), round(float(found.margin), 6)
     (True, 0, 0.096)
     """
-    P = as_float(P)
-    K = P.shape[0]
-    if P.ndim != 2 or P.shape[1] != K or K < 2:
-        raise ValueError(f"`P` has shape {P.shape}: give one matrix (K, K), K >= 2; for several use jax.vmap.")
-    wanted = requested_floor(floor, P)
-    pairs = criterion_pairs(P, criterion)
-    if method == "highs":
-        host = np.asarray(P)
-        found = design_on_host(host[:, None] - host[None], np.asarray(pairs), None if floor is None else float(wanted))
-    elif method == "jax":
-        found = compiled_design(excess(P, P), pairs, wanted, as_float(smoothing, P))
-    else:
-        raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
-    return throw_unless_successful(found, found.result) if throw else found
+    P = one_matrix(P)
+    wanted, pairs = requested_floor(floor, P), criterion_pairs(P, criterion)
+    return design_by(method, excess(P, P), pairs, wanted, as_float(smoothing, P), throw=throw)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._matrix_game import Game, factored, solve_game
 from ._results import RESULTS, choose, throw_unless_successful
-from ._sampler import Criterion, Excess, Pairs, Sampler, conclude, criterion_pairs, excess, host_value
+from ._sampler import Criterion, Excess, Pairs, Sampler, conclude, criterion_pairs, excess, host_value, one_matrix
 from ._simplex import kl_divergence
 from ._types import Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
 
@@ -22,9 +22,7 @@ Rows = Float[Array, " M"]
 
 
 def _checked(P: PreferenceLike, share: ScalarLike, criterion: str) -> tuple[Preference, Pairs, Scalar]:
-    P = as_float(P)
-    if P.ndim != 2 or P.shape[0] != P.shape[1] or P.shape[0] < 2:
-        raise ValueError(f"`P` has shape {P.shape}: give one matrix (K, K), K >= 2; for several use jax.vmap.")
+    P = one_matrix(P)
     known = host_value(share)
     if known is not None and not 0 < known < 1:
         raise ValueError(f"`share` is {known}; it must be in (0, 1): a share of the best margin.")

@@ -18,7 +18,7 @@ import numpy as np
 
 from ._intervals import possible_tops, robust_excess, robust_sampler, subsets
 from ._matrix_game import solve_game
-from ._sampler import Sampler
+from ._sampler import CRITERIA, Sampler
 
 RULES = ("adaptive", "uniform")
 FIRST = 2  # comparisons of each pair before anything is chosen
@@ -150,9 +150,7 @@ def _smith_of_estimate(estimate: np.ndarray) -> np.ndarray:
     """(runs, K) bool: the smallest set that beats the rest, where no estimate is exactly 1/2 (else the larger one)."""
     K = estimate.shape[1]
     beats = estimate > 0.5
-    reach = np.asarray(
-        ~beats.swapaxes(1, 2) | np.eye(K, dtype=bool)
-    )  # i is not beaten by j: a path from everybody to the top
+    reach = ~beats.swapaxes(1, 2) | np.eye(K, dtype=bool)  # i is not beaten by j: a path from everybody to the top
     for _ in range(int(np.ceil(np.log2(K))) + 1):
         reach = np.any(reach[:, :, :, None] & reach[:, None, :, :], axis=2)
     return np.all(reach, axis=2)
@@ -302,8 +300,8 @@ def check_design(K: int, criterion: str, delta: float, rule: str) -> None:
     """Raises `ValueError` for what no procedure can be made of."""
     if K < 2:
         raise ValueError(f"`K` is {K}: comparisons need at least 2 responses.")
-    if criterion not in ("condorcet", "smith", "order"):
-        raise ValueError(f"`criterion` is {criterion!r}; it must be one of condorcet, smith, order.")
+    if criterion not in CRITERIA:
+        raise ValueError(f"`criterion` is {criterion!r}; it must be one of {', '.join(CRITERIA)}.")
     if not 0 < delta < 1:
         raise ValueError(f"`delta` is {delta}; it must be in (0, 1).")
     if rule not in RULES:
