@@ -116,7 +116,7 @@ class ReproduceCommand:
             judged = figures.judge_claims({name: one["findings"] for name, one in manifests.items()})
             folder.write_claims(judged)
             page = figures.contact_sheet(manifests, judged, folder.material)
-            folder.write_if_new(self.out / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
+            folder.write(self.out / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
         shown = [item for item in judged if item.verdict != "not run"]
         if shown:
             say(screen)

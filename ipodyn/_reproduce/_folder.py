@@ -83,8 +83,7 @@ class Folder:
             "configuration": self.config,
         }
         text = json.dumps(description, indent=2, default=_plain, ensure_ascii=False)
-        if not run.exists() or run.read_text(encoding="utf-8") != text:
-            self.write(run, lambda path: path.write_text(text, encoding="utf-8"))
+        self.write(run, lambda path: path.write_text(text, encoding="utf-8"))
 
     def files(self, name: str) -> dict[str, pathlib.Path]:
         return {
@@ -134,27 +133,19 @@ class Folder:
         rows = [(j.claim.says, j.claim.source, j.claim.figure, j.found, j.verdict) for j in judged]
         names = ("claim", "where", "figure", "found", "verdict")
         columns = dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
-        self.write_if_new(
-            self.path / "claims.csv",
-            lambda path: write_table(path, {**columns, "source": self.material.heading()}),
-        )
+        table = {**columns, "source": self.material.heading()}
+        self.write(self.path / "claims.csv", lambda path: write_table(path, table))
         lines = [f"# Claims and what was found\n\nData: {self.material.heading()}\n"]
         lines += [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         text = "\n".join(lines) + "\n"
-        self.write_if_new(self.path / "claims.md", lambda path: path.write_text(text, encoding="utf-8"))
+        self.write(self.path / "claims.md", lambda path: path.write_text(text, encoding="utf-8"))
 
     def write(self, path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-        """Under another name first, so that `path` is whole or absent; the suffix says the format."""
-        partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-        try:
-            write(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Under another name first, so that `path` is whole or absent; the suffix says the format.
 
-    def write_if_new(self, path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-        """`write`, but a file that would not change keeps its time."""
+        A file that would not change keeps its time.
+        """
         partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
         try:
             write(partial)
