@@ -23,7 +23,7 @@ class SmallestSample(eqx.Module):
     - `stable`, `unstable` (N, trajectories): the variance over the last window of every trajectory.
     """
 
-    value: float = eqx.field(static=True)
+    value: float
     num_pairs: np.ndarray
     error: np.ndarray
     threshold: np.ndarray
