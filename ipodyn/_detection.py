@@ -72,6 +72,13 @@ def smallest_sample(
 
     Returns a `SmallestSample`. Source: the question is that of Chen et al., arXiv 2602.12180, finite samples; the
     criterion is ours.
+
+    >>> import ipodyn, jax
+    >>> P, key = ipodyn.problems.three_cycle(0.4), jax.random.key(0)  # unstable from beta = 3.75 on
+    >>> stable, unstable = (ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0) for beta in (3.6, 4.0))
+    >>> found = ipodyn.smallest_sample(stable, unstable, key, num_pairs=[4, 1000], num_trajectories=16, num_steps=100)
+    >>> found.value  # with 4 pairs a round noise moves both
+    1000.0
     """
     sizes = np.asarray(num_pairs, float)
     if sizes.ndim != 1 or sizes.size == 0 or not (np.diff(sizes) > 0).all():

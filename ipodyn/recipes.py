@@ -242,6 +242,13 @@ def nash_md_policy(loop: MRS, mixture: ArrayLike) -> PolicyBlock:
     - `loop`: of `nash_md`, so that eta = beta / alpha. - `mixture`: shape (K,), a policy of that loop.
 
     Raising the policy to the power alpha and mixing in the reference gives the next mixture.
+
+    >>> import ipodyn, jax.numpy as jnp
+    >>> loop = ipodyn.recipes.nash_md(eta=0.5, tau=0.2).loop(ipodyn.problems.three_cycle(0.3))
+    >>> mixture = jnp.array([0.5, 0.3, 0.2])
+    >>> power = ipodyn.recipes.nash_md_policy(loop, mixture) ** loop.alpha  # the reference is uniform
+    >>> bool(jnp.allclose(power / power.sum(), loop(mixture)))
+    True
     """
     mixture = jnp.asarray(mixture, loop.P.dtype)
     eta = loop.beta / loop.alpha
