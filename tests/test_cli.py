@@ -1,6 +1,7 @@
 """The command line: what a run leaves behind, and that it is what the library computes."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ image = pytest.importorskip("matplotlib.image")
 from ipodyn._cli import summary  # noqa: E402
 from ipodyn._cli.app import run  # noqa: E402
 from ipodyn._cli.options import parse_grid  # noqa: E402
+from ipodyn._cli.output import console, table  # noqa: E402
 from ipodyn._stability_map import MapProblem  # noqa: E402
 
 SMALL = ["--alpha", "0:0.9:3", "--beta", "1:9:4", "--rounds", "200", "--limit", "12"]
@@ -248,6 +250,16 @@ def command(*arguments, **environment):
         timeout=120,
         env={**os.environ, **environment},
     )
+
+
+def test_tables_in_a_pipe_are_plain_and_lose_no_word(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI set it
+    pipe, words = io.StringIO(), [f"word{index}" for index in range(40)]
+    target = console(pipe)
+    rows = [["prompt 7", "unstable", " ".join(words)]]
+    target.print(table("Why", ["prompt", "verdict", "why"], rows, decorated=target.is_terminal))
+    assert "\x1b" not in pipe.getvalue()
+    assert set(words) | {"prompt", "7", "unstable"} <= set(pipe.getvalue().split())
 
 
 def test_as_a_process(tmp_path):

@@ -24,7 +24,11 @@ def console(file: Any = None, *, quiet: bool = False) -> rich.console.Console:
     stream = sys.stdout if file is None else file
     on_terminal = hasattr(stream, "isatty") and stream.isatty()
     width = None if on_terminal else _PLAIN_WIDTH
-    return rich.console.Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False, quiet=quiet)
+    # FORCE_COLOR, which notebooks and CI set, would make rich take a pipe for a terminal.
+    force = None if on_terminal else False
+    return rich.console.Console(
+        file=stream, width=width, force_terminal=force, highlight=False, markup=False, soft_wrap=False, quiet=quiet
+    )
 
 
 def say(target: rich.console.Console, text: str = "") -> None:
@@ -32,7 +36,10 @@ def say(target: rich.console.Console, text: str = "") -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, decorated: bool) -> rich.table.Table:
-    """The first column to the left, numbers to the right; without rules and colours where not `decorated`."""
+    """The first column to the left, numbers to the right; without rules and colours where not `decorated`.
+
+    Where the width does not do, the last column, which may hold words, is wrapped.
+    """
     made = rich.table.Table(
         title=title,
         title_justify="left",
@@ -42,7 +49,7 @@ def table(title: str, columns: list[str], rows: list[list[str]], *, decorated: b
         header_style="bold" if decorated else "",
     )
     for index, name in enumerate(columns):
-        made.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        made.add_column(name, justify="left" if index == 0 else "right", no_wrap=index < len(columns) - 1)
     for row in rows:
         made.add_row(*row)
     return made
