@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._critical import Critical, solve_critical
+from ._critical import BETA, Critical, solve_critical
 from ._loop import MRS
 from ._objectives import IPO, AbstractObjective
 from ._types import ScalarLike, VectorLike, as_float
@@ -37,7 +37,7 @@ def _boundary(
             pi_0=take(pi_0.T, matrix),
             objective=objective,
         )
-        found = solve_critical(loop, "beta", largest)
+        found = solve_critical(loop, BETA, largest)
         return eqx.tree_at(lambda f: f.policy, found, found.policy.T)
 
     found = jax.lax.map(one_block, index)

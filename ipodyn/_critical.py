@@ -12,6 +12,8 @@ from ._results import RESULTS, choose
 from ._stability import is_linear, safe_sqrt, skew_norm, skew_part, solve_stability, squared_radius
 from ._types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock, ScalarLike
 
+ALPHA, BETA, LAM = range(3)  # which parameter is searched; each case of a batch has its own
+CODES = {"alpha": ALPHA, "beta": BETA, "lam": LAM}
 NUM_POINTS = 48  # of the scan for the first crossing
 CLOSE = 0.05  # a maximum of log rho^2 on the scan is looked into if its parabola rises above minus this
 PEAK_STEPS = 24
@@ -40,30 +42,34 @@ class _Range(NamedTuple):
     high: ScalarBlock
 
 
-def _with(loop: MRS, name: str, value: ScalarBlock) -> MRS:
-    return eqx.tree_at(lambda loop: getattr(loop, name), loop, value)
+def _with(loop: MRS, which: IntBlock, value: ScalarBlock) -> MRS:
+    """The loop with its parameter `which` replaced."""
+
+    def put(code: int, own: ScalarBlock) -> ScalarBlock:
+        return jnp.where(which == code, value, own)
+
+    fields = (put(ALPHA, loop.alpha), put(BETA, loop.beta), put(LAM, loop.lam))
+    return eqx.tree_at(lambda loop: (loop.alpha, loop.beta, loop.lam), loop, fields)
 
 
-def _value(name: str, span: _Range, t: ScalarBlock) -> ScalarBlock:
+def _value(which: IntBlock, span: _Range, t: ScalarBlock) -> ScalarBlock:
     """The parameter at t in [0, 1]: geometric in beta and in 1 - alpha, linear in lam."""
-    if name == "beta":
-        return span.low * jnp.exp(t * jnp.log(span.high / span.low))
-    if name == "alpha":
-        return -jnp.expm1(t * jnp.log1p(-span.high))
-    return span.low + t * (span.high - span.low)
+    geometric = span.low * jnp.exp(t * jnp.log(span.high / jnp.where(which == BETA, span.low, 1.0)))
+    towards_one = -jnp.expm1(t * jnp.log1p(-jnp.where(which == ALPHA, span.high, 0.0)))
+    linear = span.low + t * (span.high - span.low)
+    return jnp.where(which == BETA, geometric, jnp.where(which == ALPHA, towards_one, linear))
 
 
-def _search_range(loop: MRS, name: str, largest: ScalarBlock) -> _Range:
+def _search_range(loop: MRS, which: IntBlock, largest: ScalarBlock) -> _Range:
     """Instability of MRS-IPO needs beta lam ||A|| / 2 >= sqrt(1 - alpha^2), because omega <= ||A|| / 2."""
-    if name == "alpha":
-        return _Range(jnp.zeros_like(largest), largest)
-    if not is_linear(loop):
-        return _Range(1e-3 * jnp.ones_like(largest) if name == "beta" else jnp.zeros_like(largest), largest)
-    other = loop.lam if name == "beta" else loop.beta
-    reach = other * skew_norm(skew_part(loop.P)) / 2
-    # A thousandth lower, so that the scan starts on the stable side in spite of rounding.
-    least = 0.999 * safe_sqrt(1 - loop.alpha**2) / jnp.where(reach > 0, reach, 1.0)
-    return _Range(jnp.where(reach > 0, jnp.minimum(least, largest), largest), largest)
+    if is_linear(loop):
+        reach = jnp.where(which == BETA, loop.lam, loop.beta) * skew_norm(skew_part(loop.P)) / 2
+        # A thousandth lower, so that the scan starts on the stable side in spite of rounding.
+        least = 0.999 * safe_sqrt(1 - loop.alpha**2) / jnp.where(reach > 0, reach, 1.0)
+        low = jnp.where(reach > 0, jnp.minimum(least, largest), largest)
+    else:
+        low = jnp.where(which == BETA, 1e-3, jnp.zeros_like(largest))
+    return _Range(jnp.where(which == ALPHA, 0.0, low), largest)
 
 
 class _Probe(NamedTuple):
@@ -185,7 +191,7 @@ def _after(search: _Search, new: _Probe, eps: float) -> _Search:
     )
 
 
-def _search(loop: MRS, name: str, span: _Range) -> _Search:
+def _search(loop: MRS, which: IntBlock, span: _Range) -> _Search:
     eps = float(jnp.finfo(loop.P.dtype).eps)
     zero = jnp.zeros_like(span.low)
     count = jnp.zeros(zero.shape, jnp.int32)
@@ -198,7 +204,7 @@ def _search(loop: MRS, name: str, span: _Range) -> _Search:
     def step(search: _Search) -> _Search:
         # A failed solve must not be the start of the next one.
         start = jnp.where(search.probe.solved[None], search.probe.policy, loop.pi_ref)
-        new = _probe(_with(loop, name, _value(name, span, search.t)), start)
+        new = _probe(_with(loop, which, _value(which, span, search.t)), start)
         after = _after(search, new, eps)
         over = search.phase == OVER
         return jax.tree.map(lambda a, b: jnp.where(over[(None,) * (a.ndim - over.ndim)], a, b), search, after)
@@ -216,35 +222,36 @@ class _Found(NamedTuple):
 
 
 @eqx.filter_custom_jvp
-def _solve(loop: MRS, largest: ScalarBlock, *, name: str) -> _Found:
-    span = _search_range(loop, name, jnp.broadcast_to(largest, loop.alpha.shape))
-    search = _search(loop, name, span)
+def _solve(loop: MRS, which: IntBlock, largest: ScalarBlock) -> _Found:
+    span = _search_range(loop, which, largest)
+    search = _search(loop, which, span)
     eps = float(jnp.finfo(loop.P.dtype).eps)
     residual = jnp.where(search.crosses, jnp.abs(jnp.expm1(search.probe.height / 2)), 0.0)
     # With alpha = 1 every beta is too large and so is every lam: the radius is 1 or more from the start.
-    anchored = (loop.alpha < 1) | (name == "alpha")
+    anchored = (loop.alpha < 1) | (which == ALPHA)
     always = search.starts_unstable | ~anchored
     never = ~search.crosses & ~always
     certified = (search.solved & (residual <= eps**0.6)) | ~anchored
-    value = jnp.where(never, jnp.inf, jnp.where(always, 0.0, _value(name, span, search.t)))
+    value = jnp.where(never, jnp.inf, jnp.where(always, 0.0, _value(which, span, search.t)))
     value = jnp.where(certified, value, jnp.nan)
     return _Found(value, residual, search.probe.policy, never, always, certified)
 
 
 @_solve.def_jvp
-def _solve_jvp(primals, tangents, *, name):
+def _solve_jvp(primals, tangents):
     """Implicit function theorem: rho^2(loop, value) = 1 stays."""
-    loop, largest = primals
-    found = _solve(loop, largest, name=name)
+    loop, which, largest = primals
+    found = _solve(loop, which, largest)
     crosses = found.certified & ~found.never & ~found.always
-    value = jnp.where(crosses, found.value, getattr(loop, name))
+    own = jnp.where(which == ALPHA, loop.alpha, jnp.where(which == BETA, loop.beta, loop.lam))
+    value = jnp.where(crosses, found.value, own)
     fields, rest = eqx.partition(loop, eqx.is_inexact_array)
     zeros = jax.tree.map(jnp.zeros_like, fields)
     given = jax.tree.map(lambda x, dx: x if dx is None else dx, zeros, tangents[0], is_leaf=lambda x: x is None)
-    given = _with(given, name, jnp.zeros_like(value))
+    given = _with(given, which, jnp.zeros_like(value))
 
     def squared(fields: MRS, value: ScalarBlock) -> ScalarBlock:
-        at_value = _with(eqx.combine(fields, rest), name, value)
+        at_value = _with(eqx.combine(fields, rest), which, value)
         return _squared_radius(at_value, solve_fixed_point(at_value).policy)
 
     _, linear = jax.linearize(squared, fields, value)
@@ -255,24 +262,25 @@ def _solve_jvp(primals, tangents, *, name):
     return found, _Found(dvalue, *still, None, None, None)  # pyright: ignore[reportArgumentType]
 
 
-def solve_critical(loop: MRS, name: str, largest: ScalarLike) -> Critical:
-    """The critical value of one parameter for a loop whose fields have batch axes behind; compiles nothing itself."""
-    found = _solve(loop, jnp.asarray(largest, loop.P.dtype), name=name)
+def solve_critical(loop: MRS, which: IntBlock | int, largest: ScalarBlock | ScalarLike) -> Critical:
+    """The critical values of parameters (one of `CODES`) of a loop with batch axes behind; compiles nothing itself."""
+    shape = loop.alpha.shape
+    ends = jnp.broadcast_to(jnp.asarray(largest, loop.P.dtype), shape)
+    found = _solve(loop, jnp.broadcast_to(jnp.asarray(which, jnp.int32), shape), ends)
     result = choose(found.never, RESULTS.stable_throughout, RESULTS.successful)
     result = choose(found.always, RESULTS.unstable_throughout, result)
     result = choose(found.certified, result, RESULTS.max_steps_reached)
     return Critical(found.value, result, found.residual, found.policy)
 
 
-@eqx.filter_jit
-def _critical(loop: MRS, largest: jax.Array, name: str) -> Critical:
-    return solve_critical(loop, name, largest)
+# Which parameter it is about is data, so that one compiled program serves all three.
+_critical = eqx.filter_jit(solve_critical)
 
 
-def _checked(loop: MRS, largest: float, name: str, below: float, throw: bool) -> Critical:
+def _checked(loop: MRS, largest: float, which: int, below: float, throw: bool) -> Critical:
     if not 0 < largest <= below:
         raise ValueError(f"`largest` is {largest}; it must be in (0, {below}].")
-    found = _critical(loop, jnp.asarray(largest, loop.P.dtype), name)
+    found = _critical(loop, jnp.asarray(which, jnp.int32), jnp.asarray(largest, loop.P.dtype))
     return found.result.error_if(found, found.result == RESULTS.max_steps_reached) if throw else found
 
 
@@ -298,7 +306,7 @@ def critical_beta(loop: MRS, *, largest: float = 1e4, throw: bool = True) -> Cri
     >>> round(float(ipodyn.critical_beta(loop).value), 6)  # sqrt(3 (1 - alpha^2)) / 0.3
     5.0
     """
-    return _checked(loop, largest, "beta", float("inf"), throw)
+    return _checked(loop, largest, BETA, float("inf"), throw)
 
 
 def critical_alpha(loop: MRS, *, largest: float = 0.9999, throw: bool = True) -> Critical:
@@ -312,7 +320,7 @@ def critical_alpha(loop: MRS, *, largest: float = 0.9999, throw: bool = True) ->
     >>> round(float(ipodyn.critical_alpha(loop).value), 6)  # sqrt(1 - (0.3 * 5)^2 / 3)
     0.5
     """
-    return _checked(loop, largest, "alpha", 1 - 1e-6, throw)
+    return _checked(loop, largest, ALPHA, 1 - 1e-6, throw)
 
 
 def critical_lam(loop: MRS, *, throw: bool = True) -> Critical:
@@ -325,4 +333,4 @@ def critical_lam(loop: MRS, *, throw: bool = True) -> Critical:
     >>> round(float(ipodyn.critical_lam(loop).value), 6)  # sqrt(3 (1 - alpha^2)) / (0.3 * 10)
     0.5
     """
-    return _checked(loop, 1.0, "lam", 1.0, throw)
+    return _checked(loop, 1.0, LAM, 1.0, throw)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from ._critical import solve_critical
+from ._critical import CODES, solve_critical
 from ._engine import ProgressCallback
 from ._fixed_point import solve_fixed_point
 from ._hodge import hodge_split
@@ -170,8 +170,12 @@ def _facts(loop: MRS) -> _Facts:
 
 
 @eqx.filter_jit
-def _critical(loop: MRS, name: str, largest: Array) -> Array:
-    return solve_critical(loop, name, largest).value
+def _critical(loop: MRS, ends: Array) -> Array:
+    """Critical alpha, beta and lam, (3, prompts): one search, because compiling it is what takes time."""
+    M, kinds = loop.alpha.shape[0], len(CODES)
+    loops = jax.tree.map(lambda x: jnp.concatenate([x] * kinds, axis=-1), loop)
+    which = jnp.repeat(jnp.arange(kinds, dtype=jnp.int32), M)
+    return solve_critical(loops, which, jnp.repeat(ends, M)).value.reshape(kinds, M)
 
 
 class _Structure(NamedTuple):
@@ -311,15 +315,14 @@ def diagnose(
         return MRS(np.moveaxis(P, 0, -1), **scalars, **columns, objective=objective)
 
     structures, facts, criticals = [], [], []
-    largest = {"beta": 1e4, "alpha": 0.9999, "lam": 1.0}
+    largest = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # the order of `CODES`
     for indices, real in _blocks(M):
         block = matrices[indices]
         loop = loop_of(block)
-        ends = {name: jnp.asarray(end, loop.P.dtype) for name, end in largest.items()}
+        ends = jnp.asarray(list(largest.values()), loop.P.dtype)
         structures.append([np.asarray(x)[:real] for x in _structure(jnp.asarray(block))])
         facts.append([np.asarray(x)[..., :real] for x in _facts(loop)])
-        found = [_critical(loop, name, end) for name, end in ends.items()]
-        criticals.append(np.stack([np.asarray(x)[:real] for x in found]))
+        criticals.append(np.asarray(_critical(loop, ends))[:, :real])
         if progress is not None:
             progress(int(indices[real - 1]) + 1, M)
     shape = dict(zip(_Structure._fields, (np.concatenate(x) for x in zip(*structures, strict=True)), strict=True))

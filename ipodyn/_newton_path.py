@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._linear import UNROLLED_UP_TO
 from ._objectives import AbstractResponse, LinearResponse
 from ._simplex import matvec
 from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+
+ELIMINATED_UP_TO = 16  # responses; above, LAPACK (batch axes moved to the front) is the faster
 
 
 def _fold(combine: Any, reduce: Any, x: PolicyBlock) -> ScalarBlock:
@@ -99,28 +100,28 @@ class Pull(eqx.Module):
             return jnp.stack(solved, axis=1)
         eye = jnp.eye(K, dtype=X.dtype).reshape((K, K) + (1,) * (X.ndim - 2))
         matrix = eye - X
-        if self.is_linear and K <= UNROLLED_UP_TO:
+        if self.is_linear and K <= ELIMINATED_UP_TO:
             return _eliminate(matrix, rhs)
         front = jnp.moveaxis(matrix, (0, 1), (-2, -1))
         return jnp.moveaxis(jnp.linalg.solve(front, jnp.moveaxis(rhs, (0, 1), (-2, -1))), (-2, -1), (0, 1))
 
 
 def _eliminate(matrix: PreferenceBlock, rhs: Float[Array, "K columns *batch"]) -> Float[Array, "K columns *batch"]:
-    """Gauss-Jordan without pivoting, a column at a time, batch behind.
+    """Gauss-Jordan without pivoting, batch behind.
 
-    For matrices diagonally similar to the identity plus a skew one: every pivot is at least 1.
+    For matrices diagonally similar to the identity plus a skew one: every pivot is at least 1. A loop, because the
+    unrolled program is slower, and takes seconds to compile.
     """
+
     # The two are kept apart so that the solution is, to JAX too, linear in the right-hand side.
-    for k in range(matrix.shape[0]):
-        scale = 1 / matrix[k, 0]
-        pivot, solved, factor = matrix[k, 1:] * scale[None], rhs[k] * scale[None], matrix[:, :1]
-        matrix = _with_row(matrix[:, 1:] - factor * pivot[None], k, pivot)
-        rhs = _with_row(rhs - factor * solved[None], k, solved)
-    return rhs
+    def clear(k: IntBlock, system: tuple[Array, Array]) -> tuple[Array, Array]:
+        matrix, rhs = system
+        scale = 1 / matrix[k, k]
+        pivot, solved = matrix[k] * scale[None], rhs[k] * scale[None]
+        factor = matrix[:, k].at[k].set(0.0)[:, None]
+        return (matrix - factor * pivot[None]).at[k].set(pivot), (rhs - factor * solved[None]).at[k].set(solved)
 
-
-def _with_row(rows: Float[Array, "K n *batch"], k: int, row: Float[Array, "n *batch"]) -> Float[Array, "K n *batch"]:
-    return jnp.concatenate([rows[:k], row[None], rows[k + 1 :]])
+    return jax.lax.fori_loop(0, matrix.shape[0], clear, (matrix, rhs))[1]
 
 
 class Settled(NamedTuple):

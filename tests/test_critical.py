@@ -8,7 +8,7 @@ from preferences import random_P
 
 import ipodyn
 from ipodyn import DPO, MRS, RESULTS
-from ipodyn._critical import solve_critical
+from ipodyn._critical import CODES, solve_critical
 from ipodyn._fixed_point import solve_fixed_point
 from ipodyn._stability import solve_stability
 
@@ -76,7 +76,7 @@ def test_it_is_the_first_crossing_on_a_fine_grid(rng, name):
     fields = {"alpha": rng.uniform(0, 0.9, M), "beta": np.exp(rng.uniform(1, 4, M)), "lam": rng.uniform(0.3, 1, M)}
     (block,) = last_axis(P)
     largest = {"beta": 1e3, "alpha": 0.999, "lam": 1.0}[name]
-    find = jax.jit(lambda P, fields: solve_critical(MRS(P, **fields), name, largest))
+    find = jax.jit(lambda P, fields: solve_critical(MRS(P, **fields), CODES[name], largest))
     found = find(block, {k: jnp.asarray(x) for k, x in fields.items()})
     assert not bool(jnp.any(found.result == RESULTS.max_steps_reached))
 
@@ -224,7 +224,7 @@ def test_float32(rng):
     P, alpha = cyclic_P(rng, 100), rng.uniform(0, 0.9, 100)
     find = jax.jit(
         lambda P, alpha: solve_critical(
-            MRS(P, alpha=alpha, beta=jnp.ones_like(alpha), lam=jnp.ones_like(alpha)), "beta", 1e3
+            MRS(P, alpha=alpha, beta=jnp.ones_like(alpha), lam=jnp.ones_like(alpha)), CODES["beta"], 1e3
         )
     )
     exact = find(*last_axis(P, alpha))
