@@ -65,10 +65,20 @@ def test_map_contract(rng, name, dtype):
     policies = (0.9 * rng.dirichlet(np.ones(K), 3) + 0.1 / K).astype(dtype)
     tolerance = chosen.depth * float(jnp.finfo(dtype).eps)
 
-    many = jax.jit(jax.vmap(chosen.make, in_axes=(None, None, 0)))
-    out = many(P, ref, policies)
+    # One program for everything: where there is a gradient, the policies are the primal values beside it.
+    def pulled(P, ref, policy, weight):
+        if not chosen.reverse:
+            return chosen.make(P, ref, policy), ()
+        out, pull = jax.vjp(chosen.make, P, ref, policy)
+        return out, pull(weight)
+
+    program = jax.jit(jax.vmap(pulled, in_axes=(None, None, 0, 0)))
+    points = np.concatenate([policies, *[policies[:2], np.eye(K, dtype=dtype)[:1]] * 2])
+    weights = np.repeat([np.arange(K), np.arange(K), np.ones(K)], 3, axis=0).astype(dtype)
+    every, gradients = program(P, ref, points, weights)
+    out = every[:3]
     # keeps the simplex and the dtype
-    assert out.dtype == dtype and out.shape == policies.shape
+    assert every.dtype == dtype and every.shape == points.shape
     assert (np.asarray(out) >= 0).all()
     np.testing.assert_allclose(np.sum(out, axis=1), 1, rtol=8 * float(jnp.finfo(dtype).eps))
     # jit = eager, vmap = loop
@@ -77,18 +87,10 @@ def test_map_contract(rng, name, dtype):
     np.testing.assert_allclose(out, eager, atol=tolerance)
     # names of responses mean nothing
     order = rng.permutation(K)
-    renamed = many(P[order][:, order], ref[order], policies[:, order])
-    np.testing.assert_allclose(renamed, out[:, order], atol=tolerance)
-    if not chosen.reverse:
-        return
-
+    renamed, _ = program(P[order][:, order], ref[order], points[:, order], weights[:, order])
+    np.testing.assert_allclose(renamed[:3], out[:, order], atol=tolerance)
     # the gradient is finite inside and on a face, and that of the sum is zero: a policy stays one off the simplex too
-    def pulled(P, ref, policy, weight):
-        return jax.vjp(chosen.make, P, ref, policy)[1](weight)
-
-    points = np.concatenate([policies[:2], np.eye(K, dtype=dtype)[:1]] * 2)
-    weights = np.repeat([np.arange(K), np.ones(K)], 3, axis=0).astype(dtype)
-    for leaf in jax.jit(jax.vmap(pulled, in_axes=(None, None, 0, 0)))(P, ref, points, weights):
+    for leaf in gradients:
         assert np.isfinite(leaf).all() and leaf.dtype == dtype
-        assert np.abs(leaf[:2]).max() > 0 or name == "MRS IPO alpha 1"  # which does not sample from the policy
-        np.testing.assert_allclose(leaf[3:], 0, atol=10 * tolerance)
+        assert np.abs(leaf[3:5]).max() > 0 or name == "MRS IPO alpha 1"  # which does not sample from the policy
+        np.testing.assert_allclose(leaf[6:], 0, atol=10 * tolerance)
