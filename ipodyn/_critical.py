@@ -151,7 +151,8 @@ def _after(search: _Search, new: _Probe, eps: float) -> _Search:
     point = s.point + goes_on.astype(s.point.dtype)
     exhausted = goes_on & (point > last)
     phase = jnp.where(enters, REFINE, jnp.where(looks, HUMP, jnp.where(gives_up, SCAN, s.phase)))
-    phase = jnp.where(found | exhausted | starts_unstable, OVER, phase)
+    # A failed solve has no height: what follows would be worth nothing.
+    phase = jnp.where(found | exhausted | starts_unstable | ~new.solved, OVER, phase)
 
     def pick(scan: Any, hump: Any, refine: Any) -> Any:
         return jnp.where(refining | enters, refine, jnp.where(humping | looks, hump, scan))
@@ -202,9 +203,10 @@ def _search(loop: MRS, which: IntBlock, span: _Range) -> _Search:
     )
 
     def step(search: _Search) -> _Search:
-        # A failed solve must not be the start of the next one.
-        start = jnp.where(search.probe.solved[None], search.probe.policy, loop.pi_ref)
-        new = _probe(_with(loop, which, _value(which, span, search.t)), start)
+        # Cases that failed are over, but their lanes run on: at the start of the range, which costs the others least.
+        start = jnp.where(search.solved[None], search.probe.policy, loop.pi_ref)
+        value = _value(which, span, jnp.where(search.solved, search.t, 0.0))
+        new = _probe(_with(loop, which, value), start)
         after = _after(search, new, eps)
         over = search.phase == OVER
         return jax.tree.map(lambda a, b: jnp.where(over[(None,) * (a.ndim - over.ndim)], a, b), search, after)

@@ -153,6 +153,7 @@ class _Facts(NamedTuple):
     entropy: Array
     drift: Array
     solved: Array
+    hopeless: Array
     residual: Array
     radius: Array
     omega: Array
@@ -166,7 +167,8 @@ def _facts(loop: MRS) -> _Facts:
     spread = entropy(star.policy)
     drift = kl_divergence(star.policy, loop.pi_ref)
     solved = star.result == RESULTS.successful
-    return _Facts(star.policy, spread, drift, solved, star.residual, found.radius, found.omega, found.period)
+    hopeless = star.result == RESULTS.diverging_scores  # at every alpha, beta and lam
+    return _Facts(star.policy, spread, drift, solved, hopeless, star.residual, found.radius, found.omega, found.period)
 
 
 @eqx.filter_jit
@@ -252,11 +254,18 @@ def _lower(name: str, value: float, calm_share: Callable[[float], float]) -> _Se
     return _Setting(below, calm_share(below))
 
 
-def _recommend(calm_share: Callable[..., float], alpha: float, beta: float, lam: float) -> Recommendation:
-    """The user's own setting if it is safe with margin; else less beta; else less alpha."""
+def _recommend(
+    calm_share: Callable[..., float], reachable: float, alpha: float, beta: float, lam: float
+) -> Recommendation:
+    """The user's own setting if it is safe with margin; else less beta; else less alpha.
+
+    `reachable`: the share of the prompts that can settle at any setting.
+    """
     own = calm_share()
     if own >= RECOMMENDED["share"]:
         return Recommendation(alpha, beta, lam, "nothing", own)
+    if reachable < RECOMMENDED["share"]:
+        return Recommendation(alpha, beta, lam, "infeasible", own)
     if alpha < 1 and (found := _lower("beta", beta, lambda beta: calm_share(beta=beta))) is not None:
         return Recommendation(alpha, found.value, lam, "beta", found.share)
     if alpha > 0 and (found := _lower("alpha", alpha, lambda alpha: calm_share(alpha=alpha))) is not None:
@@ -314,21 +323,27 @@ def diagnose(
         scalars = {name: np.full(size, value, P.dtype) for name, value in point.items()}
         return MRS(np.moveaxis(P, 0, -1), **scalars, **columns, objective=objective)
 
-    structures, facts, criticals = [], [], []
-    largest = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # the order of `CODES`
+    def found_in(block: np.ndarray, real: int, **changed: float) -> _Facts:
+        return _Facts(*(np.asarray(x)[..., :real] for x in _facts(loop_of(block, **changed))))
+
+    structures, facts = [], []
     for indices, real in _blocks(M):
-        block = matrices[indices]
-        loop = loop_of(block)
-        ends = jnp.asarray(list(largest.values()), loop.P.dtype)
-        structures.append([np.asarray(x)[:real] for x in _structure(jnp.asarray(block))])
-        facts.append([np.asarray(x)[..., :real] for x in _facts(loop)])
-        criticals.append(np.asarray(_critical(loop, ends))[:, :real])
-        if progress is not None:
-            progress(int(indices[real - 1]) + 1, M)
+        structures.append([np.asarray(x)[:real] for x in _structure(jnp.asarray(matrices[indices]))])
+        facts.append(found_in(matrices[indices], real))
     shape = dict(zip(_Structure._fields, (np.concatenate(x) for x in zip(*structures, strict=True)), strict=True))
     known = dict(zip(_Facts._fields, (np.concatenate(x, axis=-1) for x in zip(*facts, strict=True)), strict=True))
     known["policy"] = known["policy"].T
-    critical = dict(zip(largest, np.concatenate(criticals, axis=1), strict=True))
+    hopeful = np.flatnonzero(~known.pop("hopeless"))  # the others cost time at every setting, and are settled
+
+    largest = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # the order of `CODES`
+    critical = {name: np.full(M, np.nan, matrices.dtype) for name in largest}
+    for indices, real in _blocks(hopeful.size):
+        loop = loop_of(matrices[hopeful[indices]])
+        values = np.asarray(_critical(loop, jnp.asarray(list(largest.values()), loop.P.dtype)))
+        for name, row in zip(largest, values, strict=True):
+            critical[name][hopeful[indices[:real]]] = row[:real]
+        if progress is not None:
+            progress(M - hopeful.size + int(indices[real - 1]) + 1, M)
     for name in ("policy", "entropy", "drift", "radius", "omega", "period"):
         hole = ~known["solved"]
         known[name] = np.where(hole[:, None] if name == "policy" else hole, np.nan, known[name])
@@ -337,10 +352,10 @@ def diagnose(
 
     def calm_share(**changed: float) -> float:
         calm = 0
-        for indices, real in _blocks(M):
-            facts = _facts(loop_of(matrices[indices], **changed))
+        for indices, real in _blocks(hopeful.size):
+            facts = found_in(matrices[hopeful[indices]], real, **changed)
             good = facts.solved & (facts.radius < RECOMMENDED["radius_max"]) & (facts.entropy >= floor)
-            calm += int(np.asarray(good)[:real].sum())
+            calm += int(good.sum())
         return calm / M
 
     nothing = np.full(M, np.nan)
@@ -360,7 +375,7 @@ def diagnose(
         stable_probability=sure[0],
         radius_low=sure[1],
         radius_high=sure[2],
-        recommendation=_recommend(calm_share, alpha, beta, lam),
+        recommendation=_recommend(calm_share, hopeful.size / M, alpha, beta, lam),
     )
 
 

@@ -21,11 +21,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._linear import ELIMINATED_UP_TO, eliminate
 from ._objectives import AbstractResponse, LinearResponse
 from ._simplex import matvec
 from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
-
-ELIMINATED_UP_TO = 16  # responses; above, LAPACK (batch axes moved to the front) is the faster
 
 
 def _fold(combine: Any, reduce: Any, x: PolicyBlock) -> ScalarBlock:
@@ -101,27 +100,9 @@ class Pull(eqx.Module):
         eye = jnp.eye(K, dtype=X.dtype).reshape((K, K) + (1,) * (X.ndim - 2))
         matrix = eye - X
         if self.is_linear and K <= ELIMINATED_UP_TO:
-            return _eliminate(matrix, rhs)
+            return eliminate(matrix, rhs)
         front = jnp.moveaxis(matrix, (0, 1), (-2, -1))
         return jnp.moveaxis(jnp.linalg.solve(front, jnp.moveaxis(rhs, (0, 1), (-2, -1))), (-2, -1), (0, 1))
-
-
-def _eliminate(matrix: PreferenceBlock, rhs: Float[Array, "K columns *batch"]) -> Float[Array, "K columns *batch"]:
-    """Gauss-Jordan without pivoting, batch behind.
-
-    For matrices diagonally similar to the identity plus a skew one: every pivot is at least 1. A loop, because the
-    unrolled program is slower, and takes seconds to compile.
-    """
-
-    # The two are kept apart so that the solution is, to JAX too, linear in the right-hand side.
-    def clear(k: IntBlock, system: tuple[Array, Array]) -> tuple[Array, Array]:
-        matrix, rhs = system
-        scale = 1 / matrix[k, k]
-        pivot, solved = matrix[k] * scale[None], rhs[k] * scale[None]
-        factor = matrix[:, k].at[k].set(0.0)[:, None]
-        return (matrix - factor * pivot[None]).at[k].set(pivot), (rhs - factor * solved[None]).at[k].set(solved)
-
-    return jax.lax.fori_loop(0, matrix.shape[0], clear, (matrix, rhs))[1]
 
 
 class Settled(NamedTuple):

@@ -1,14 +1,14 @@
 """Preference objectives, each a score map: what a policy is pulled towards by data sampled from `mu`."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._bradley_terry import fit_scores, has_finite_scores
+from ._bradley_terry import fit_scores, has_finite_scores, newton_step
 from ._results import RESULTS, choose, throw_unless_successful
 from ._simplex import log_policy, matvec, softmax
 from ._types import (
@@ -53,8 +53,11 @@ class AbstractResponse(eqx.Module):
     """How much one round adds to the logits, `beta * r(lam * pi + (1 - lam) * pi_0)` up to a constant.
 
     It carries everything that does not change between rounds; `memory` is what one round hands to the next (a warm
-    start), None where there is nothing to remember.
+    start), None where there is nothing to remember. `is_iterative` says that it is found in several steps, one of which
+    `attempt` takes.
     """
+
+    is_iterative: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self) -> Any:
@@ -67,6 +70,14 @@ class AbstractResponse(eqx.Module):
     @abc.abstractmethod
     def result(self, memory: Any) -> RESULTS:
         """Whether the increments were defined in every round up to `memory`."""
+
+    def attempt(self, policy: PolicyBlock, memory: Any, tries: IntBlock) -> tuple[PolicyBlock, Any, BoolBlock]:
+        """A part of `__call__`, for iterative responses: as `__call__`, and whether the increment is the final one.
+
+        If not, the round is to be tried again with the memory returned; `tries` counts how often it was before.
+        """
+        increment, memory = self(policy, memory)
+        return increment, memory, jnp.ones(policy.shape[1:], bool)
 
 
 class LinearResponse(AbstractResponse):
@@ -92,6 +103,8 @@ class ScoreResponse(AbstractResponse):
     `inside` says whether scores exist at all policies inside the simplex.
     """
 
+    is_iterative: ClassVar[bool] = True
+
     objective: "AbstractObjective"
     P: PreferenceBlock
     beta: ScalarBlock
@@ -112,18 +125,31 @@ class ScoreResponse(AbstractResponse):
     ) -> "ScoreResponse":
         uniform = jnp.full_like(pi_0, 1 / pi_0.shape[0])
         solution = objective.solve_score(P, uniform)
-        return cls(objective, P, beta, lam, pi_0, solution.score, solution.result)
+        # Where no score exists ties stand in: their rounds mean nothing, as `inside` says, and keep nobody waiting.
+        hopeless = solution.result == RESULTS.diverging_scores
+        P = jnp.where(hopeless[None, None], 0.5, P)
+        first = jnp.where(hopeless[None], 0.0, solution.score)
+        return cls(objective, P, beta, lam, pi_0, first, solution.result)
 
     def init(self) -> tuple[PolicyBlock, BoolBlock]:
         return self.first, jnp.ones(self.first.shape[1:], bool)
+
+    def _mu(self, policy: PolicyBlock) -> PolicyBlock:
+        return self.lam[None] * policy + (1 - self.lam)[None] * self.pi_0
 
     def __call__(
         self, policy: PolicyBlock, memory: tuple[PolicyBlock, BoolBlock]
     ) -> tuple[PolicyBlock, tuple[PolicyBlock, BoolBlock]]:
         guess, converged = memory
-        mu = self.lam[None] * policy + (1 - self.lam)[None] * self.pi_0
-        solution = self.objective.solve_score(self.P, mu, guess)
+        solution = self.objective.solve_score(self.P, self._mu(policy), guess)
         return self.beta[None] * solution.score, (solution.score, converged & solution.converged)
+
+    def attempt(
+        self, policy: PolicyBlock, memory: tuple[PolicyBlock, BoolBlock], tries: IntBlock
+    ) -> tuple[PolicyBlock, tuple[PolicyBlock, BoolBlock], BoolBlock]:
+        guess, converged = memory
+        score, found, final = self.objective.improve_score(self.P, self._mu(policy), guess, tries)
+        return self.beta[None] * score, (score, converged & (found | ~final)), final
 
     def result(self, memory: tuple[PolicyBlock, BoolBlock]) -> RESULTS:
         # Scores that exist inside the simplex diverge on its faces if P has entries 0 and 1, and a loop can get there:
@@ -169,6 +195,17 @@ class AbstractObjective(eqx.Module):
     @abc.abstractmethod
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
         """The score map with its evidence. Never raises; `guess` only speeds it up."""
+
+    def improve_score(
+        self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, tries: IntBlock
+    ) -> tuple[PolicyBlock, BoolBlock, BoolBlock]:
+        """One step of `solve_score`: the score, whether it converged, and whether there will be no further step.
+
+        `tries` steps were taken before. In a batch every loop then takes the steps that it needs, not those of the
+        slowest. By default all of `solve_score` is one step.
+        """
+        solution = self.solve_score(P, mu, guess)
+        return solution.score, solution.converged, jnp.ones(mu.shape[1:], bool)
 
     @abc.abstractmethod
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
@@ -340,6 +377,12 @@ class DPO(AbstractObjective):
         solved = choose(fit.converged, RESULTS.successful, RESULTS.max_steps_reached)
         result = choose(has_finite_scores(P, mu), solved, RESULTS.diverging_scores)
         return ScoreSolution(fit.score, result, fit.residual, fit.num_steps, fit.converged)
+
+    def improve_score(
+        self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, tries: IntBlock
+    ) -> tuple[PolicyBlock, BoolBlock, BoolBlock]:
+        score, found = newton_step(P, mu, guess)
+        return score, found, found | (tries + 1 >= self.max_steps)
 
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
         return jax.nn.softplus(-margin / beta)
