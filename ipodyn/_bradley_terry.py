@@ -67,8 +67,28 @@ def first_guess(P: PreferenceBlock, mu: PolicyBlock) -> PolicyBlock:
     return centred(matvec(jnp.log(inside) - jnp.log1p(-inside), mu))
 
 
-def _newton(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, max_steps: int) -> Fit:
+def newton_step(P: PreferenceBlock, mu: PolicyBlock, score: PolicyBlock) -> tuple[PolicyBlock, BoolBlock]:
+    """One damped Newton step from `score`, and whether that is where f vanishes, as far as the dtype can tell."""
     eps = float(jnp.finfo(P.dtype).eps)
+    rates = _win_rates(score)
+    misfit = _misfit(rates, P)
+    error = matvec(misfit, mu)
+    move = solve(_newton_matrix(rates, mu), error)
+    # What rounding leaves of f: near 0 and 1 the scores are so poorly determined that steps never get small.
+    rounding = matvec(jnp.abs(misfit) + jnp.minimum(rates, jnp.swapaxes(rates, 0, 1)), mu)
+    exact = jnp.all(jnp.abs(error) <= ROUNDINGS * eps * rounding, axis=0)
+    spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
+    # The logistic loss is generalised self-concordant (|third derivative| <= second), for which a full step of spread
+    # s decreases it where (exp(s) - s - 1) / s^2 < 1, up to s = 1.79, and the step log(1 + s) / s from everywhere: no
+    # line search, the same program for every case.
+    far = spread > 1
+    damping = jnp.where(far, jnp.log(1 + spread) / jnp.where(far, spread, 1.0), 1.0)
+    # A full step of spread s leaves |f| <= s^2 max|sigmoid''| / 2 < s^2 / 20: here less than half a rounding of a
+    # probability, and an error of the scores of about s^2 / 2. A failed one (NaN) is not small.
+    return centred(score + damping[None] * move), exact | (spread <= (8 * eps) ** 0.5)
+
+
+def _newton(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, max_steps: int) -> Fit:
     batch = mu.shape[1:]
 
     def unfinished(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> Bool[Array, ""]:
@@ -77,26 +97,15 @@ def _newton(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, max_steps: 
 
     def step(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
         score, done, count = carry
-        rates = _win_rates(score)
-        misfit = _misfit(rates, P)
-        error = matvec(misfit, mu)
-        move = solve(_newton_matrix(rates, mu), error)
-        # What rounding leaves of f: near 0 and 1 the scores are so poorly determined that steps never get small.
-        rounding = matvec(jnp.abs(misfit) + jnp.minimum(rates, jnp.swapaxes(rates, 0, 1)), mu)
-        exact = jnp.all(jnp.abs(error) <= ROUNDINGS * eps * rounding, axis=0)
-        spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
-        # The logistic loss is generalised self-concordant (|third derivative| <= second), for which this damping
-        # decreases the loss from everywhere and tends to a full step: no line search, the same program for every case.
-        damping = jnp.where(spread > 1e-3, jnp.log1p(spread) / jnp.where(spread > 1e-3, spread, 1.0), 1.0)
+        following, found = newton_step(P, mu, score)
         # A case that is done keeps its value: results must not depend on what else is in the batch.
-        score = jnp.where(done[None], score, centred(score + damping[None] * move))
-        # A step of size sqrt(eps) leaves an error of order eps; a failed one (NaN) is not done.
-        return score, done | (spread <= jnp.sqrt(eps)) | exact, count + (~done).astype(jnp.int32)
+        score = jnp.where(done[None], score, following)
+        return score, done | found, count + (~done).astype(jnp.int32)
 
     start = (guess, jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32))
     score, done, count = jax.lax.while_loop(unfinished, step, start)
     residual = jnp.max(jnp.abs(stationarity(score, P, mu)), axis=0)
-    return Fit(score, residual, count, done & (residual <= 64 * eps))
+    return Fit(score, residual, count, done & (residual <= 64 * float(jnp.finfo(P.dtype).eps)))
 
 
 @eqx.filter_custom_jvp

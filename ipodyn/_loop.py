@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
@@ -11,7 +12,7 @@ from ._objectives import IPO, AbstractObjective, AbstractResponse
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
 from ._results import RESULTS
 from ._simplex import EXCLUDED, LOG_ZERO, log_policy
-from ._types import PolicyBlock, PreferenceBlock, ScalarBlock, as_float
+from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock, as_float
 
 
 def _known(x: Any) -> bool:
@@ -115,6 +116,15 @@ class State(eqx.Module):
     memory: Any
 
 
+def where(condition: BoolBlock, yes: Any, no: Any) -> Any:
+    """Choose between two trees, element by element of the batch axes, which stand behind."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape((1,) * (a.ndim - condition.ndim) + condition.shape), a, b)
+
+    return jax.tree.map(pick, yes, no)
+
+
 class Round(eqx.Module):
     """The normal form `z' = alpha z + drive + response(softmax(z))`, responses first, batch axes behind."""
 
@@ -126,7 +136,15 @@ class Round(eqx.Module):
         return State(log_policy(policy), policy, self.response.init())
 
     def __call__(self, state: State) -> State:
-        increment, memory = self.response(state.policy, state.memory)
+        return self._move(state, *self.response(state.policy, state.memory))
+
+    def attempt(self, state: State, tries: IntBlock) -> tuple[State, BoolBlock]:
+        """The round as far as one step of the response takes it: the state, and whether the round is over."""
+        increment, memory, final = self.response.attempt(state.policy, state.memory, tries)
+        moved = self._move(state, increment, memory)
+        return where(final, moved, State(state.logits, state.policy, memory)), final
+
+    def _move(self, state: State, increment: PolicyBlock, memory: Any) -> State:
         logits = self.alpha[None] * state.logits + self.drive + increment
         logits = logits - jnp.max(logits, axis=0, keepdims=True)
         # 0^alpha = 0: an excluded response stays excluded, where alpha^t * LOG_ZERO would bring it back in time.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from . import _chunk_kernel
-from ._loop import MRS, Round, State, start_policy
+from ._loop import MRS, Round, State, start_policy, where
 from ._results import RESULTS
 from ._simplex import entropy
 from ._types import BoolBlock, Policy, PolicyBlock, ScalarBlock, VectorLike
@@ -65,6 +65,29 @@ def sum_rounds(
     return jax.lax.scan(body, (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0])), None, length=length)
 
 
+def _sum_rounds_apart(one_round: Round, state: State, length: int) -> tuple[State, PolicyBlock, ScalarBlock]:
+    """`sum_rounds` where a round takes several steps: each trajectory starts its next as soon as its own is over.
+
+    In step with one another, all would take the steps of the slowest in every round.
+    """
+    origin = state.policy
+    batch = origin.shape[1:]
+
+    def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        state, total, squares, count, tries = carry
+        following, final = one_round.attempt(state, tries)
+        going = count < length
+        over = final & going
+        apart = jnp.where(over[None], following.policy - origin, 0)
+        state = where(going, following, state)
+        total, squares = total + apart, squares + jnp.sum(apart**2, axis=0)
+        return state, total, squares, count + over.astype(count.dtype), jnp.where(over, 0, tries + 1)
+
+    zero = jnp.zeros(batch, jnp.int32)
+    start = (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0]), zero, zero)
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[3] < length), body, start)[:3]
+
+
 def _sum_rounds_fast(one_round: Round, state: State, length: int) -> tuple[State, PolicyBlock, ScalarBlock]:
     """`sum_rounds` for sweeps, which take no derivatives: on a GPU, in registers where that is possible."""
 
@@ -74,6 +97,8 @@ def _sum_rounds_fast(one_round: Round, state: State, length: int) -> tuple[State
     def in_registers(one_round: Round, state: State) -> tuple[State, PolicyBlock, ScalarBlock]:
         return _chunk_kernel.sum_rounds(one_round, state, length)
 
+    if one_round.response.is_iterative:
+        return _sum_rounds_apart(one_round, state, length)
     if not _chunk_kernel.serves(one_round, state):
         return by_scan(one_round, state)
     return jax.lax.platform_dependent(one_round, state, cuda=in_registers, default=by_scan)
@@ -206,15 +231,6 @@ def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
     )
 
 
-def _where(condition: BoolBlock, yes: Any, no: Any) -> Any:
-    """Choose between two trees, element by element of the batch axes, which stand behind."""
-
-    def pick(a: Array, b: Array) -> Array:
-        return jnp.where(condition.reshape((1,) * (a.ndim - condition.ndim) + condition.shape), a, b)
-
-    return jax.tree.map(pick, yes, no)
-
-
 def _stands(before: State, after: State, moments: Moments) -> BoolBlock:
     """Whether a whole chunk of rounds moved nothing that could still matter.
 
@@ -275,9 +291,9 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
         before = progress.state
         after, moments = run_fast(before, plan.chunk)
         state, still, _ = stay(progress, standing)
-        mean, squares = _where(standing, (still.mean, still.squares), (moments.mean, moments.squares))
+        mean, squares = where(standing, (still.mean, still.squares), (moments.mean, moments.squares))
         return (
-            _where(standing, state, after),
+            where(standing, state, after),
             Moments(still.count, mean, squares),
             standing | (_stands(before, after, moments) & may_stand),
         )

@@ -10,6 +10,8 @@ from preferences import complementary
 import ipodyn
 import ipodyn._sweep
 
+pytestmark = pytest.mark.optimised
+
 FIELDS = ("final", "mean", "variance", "window_variance", "previous_variance", "window_shift", "entropy", "residual")
 
 
@@ -136,3 +138,28 @@ def test_wrong_inputs(rng):
     for message, (bad, policy0) in wrong.items():
         with pytest.raises(ValueError, match=message):
             ipodyn.sweep(bad, policy0, num_steps=5)
+
+
+@pytest.mark.parametrize("max_steps", [60, 1])
+def test_rounds_of_several_steps_are_those_of_rollouts(rng, max_steps):
+    """Trajectories of a block that take different numbers of Newton steps a round, near-certain preferences among them.
+
+    Rollouts solve each round before the next. Contracting loops, so that rounding stays: 1e-10. With one step a round
+    no loop has its scores in every round, and both say so.
+    """
+    P = complementary(rng.uniform(0.1, 0.9, (96, 4, 4)))
+    P[::3] = complementary(1 / (1 + np.exp(rng.uniform(-12, 12, (32, 4, 4)))))
+    draws = rng.uniform(0.0, 0.5, 96), rng.uniform(0.02, 0.3, 96), rng.uniform(0, 1, 96), rng.dirichlet(np.ones(4), 96)
+
+    def make(P, alpha, beta, lam, start):
+        objective = ipodyn.DPO(max_steps=max_steps)
+        return ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam, pi_0=start, objective=objective)
+
+    loops = jax.vmap(make)(*map(jnp.asarray, (P, *draws)))
+    together = ipodyn.sweep(loops, num_steps=90)
+    alone = jax.vmap(lambda loop: ipodyn.rollout(loop, num_steps=90, throw=False))(loops)
+    good = np.asarray(alone.result == ipodyn.RESULTS.successful)
+    np.testing.assert_array_equal(together.result == ipodyn.RESULTS.successful, good)
+    assert good.all() if max_steps == 60 else not good.any()
+    np.testing.assert_allclose(together.final[good], alone.final[good], atol=1e-10, rtol=0)
+    np.testing.assert_allclose(together.variance[good], alone.variance[good], atol=1e-10, rtol=0)
