@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +23,46 @@ for _name, _value in {
 }.items():
     jax.config.update(_name, _value)
     os.environ.setdefault(_name.upper(), str(_value))
+
+
+def _optimise(wanted: bool) -> None:
+    """Whether LLVM optimises what is compiled from now on, here and in processes that are started."""
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", not wanted)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(not wanted).lower()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Quick tests leave out the optimisation of machine code, which a third of their time went into.
+
+    The programs are the same to JAX and in what XLA makes of them; LLVM translates them as they stand. Results differ
+    by roundings, within the same tolerances, and loops run slower. Files that compare bit for bit are marked
+    `optimised`: they compile as users do, and so does every other choice of tests (`-m slow`, `-m ""` for all).
+    """
+    if config.option.markexpr == "not slow":
+        _optimise(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimised(request: pytest.FixtureRequest):
+    """Optimisation for the files that are marked so, where it is off."""
+    switch = request.config.option.markexpr == "not slow" and request.node.get_closest_marker("optimised")
+    if switch:
+        _optimise(True)
+    yield
+    if switch:
+        _optimise(False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays with one worker, which then traces, compiles and prepares its things once."""
+    if config.option.dist != "load":  # what `-n` alone stands for
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -10,6 +10,8 @@ import pytest
 
 import ipodyn.data
 
+pytestmark = pytest.mark.optimised
+
 SHAPE = (200, 4, 3)  # one for most tests: each new shape compiles the generator anew
 
 

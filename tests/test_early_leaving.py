@@ -9,6 +9,8 @@ from preferences import complementary
 import ipodyn
 from ipodyn._rollout import Plan, finish, run, run_until_standing
 
+pytestmark = pytest.mark.optimised
+
 
 def both(P, alpha, beta, lam, start, *, num_steps=3000):
     """Statistics of a block of loops (batch axis last), left early and computed to the end."""

@@ -7,6 +7,8 @@ import pytest
 
 from ipodyn._engine import block_size, run_points
 
+pytestmark = pytest.mark.optimised
+
 
 def _square_and_row(scale, offset, index):
     value = index.astype(jnp.float64)

@@ -15,6 +15,8 @@ from preferences import complementary, shuffled
 import ipodyn
 from ipodyn._structure import _matrix
 
+pytestmark = pytest.mark.optimised
+
 SIZES = [2, 3, 4, 5, 6]
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "social_choice.json").read_text())
 
