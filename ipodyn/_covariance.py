@@ -89,9 +89,11 @@ def stationary_covariance(loop: MRS, policy: Float[ArrayLike, " K"], *, num_pair
 
     \(\Sigma = J\Sigma J^\top + Q/n\) on logits modulo constants, J the Jacobian of a round and Q the one-round noise of
     the empirical score, \(\beta^2 H^{-1} M H^{-1}\) with H and M the mean curvature and the covariance of the pull of
-    one labelled pair. First order in 1/n: the ridge of empirical DPO is neglected, and all responses must be sampled
-    often: with 200 comparisons a round of the rarest one, simulations agreed within 10 % (for DPO, whose fit is not
-    linear, not so with fewer).
+    one labelled pair. First order in 1/n. Two things are neglected, both of the next order: the exponential that makes
+    probabilities of logits, and for DPO the curvature of the fit and the bias of its ridge, which the loop multiplies
+    by 1 / (1 - alpha). They are small where the predicted standard deviations of the logits (root of the diagonal of
+    `logits`) are: simulations agreed within 3 % where all were below 0.2, were off by 10 to 20 % at 0.4, and by 40 % in
+    concentrated policies at alpha = 0.9; with eight times the pairs the same loops agreed within 1 %.
 
     - `policy`: shape (K,), from `fixed_point`. - `num_pairs` > 0.
 
