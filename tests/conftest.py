@@ -27,30 +27,35 @@ for _name, _value in {
 
 def _optimise(wanted: bool) -> None:
     """Whether LLVM optimises what is compiled from now on, here and in processes that are started."""
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", not wanted)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(not wanted).lower()
+    if jax.config.values["jax_disable_most_optimizations"] == wanted:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", not wanted)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(not wanted).lower()
+
+
+def _quick(config: pytest.Config) -> bool:
+    return config.option.markexpr == "not slow"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Quick tests leave out the optimisation of machine code, which a third of their time went into.
 
     The programs are the same to JAX and in what XLA makes of them; LLVM translates them as they stand. Results differ
-    by roundings, within the same tolerances, and loops run slower. Files that compare bit for bit are marked
+    by roundings, within the same tolerances, and loops run slower. Tests that compare bit for bit are marked
     `optimised`: they compile as users do, and so does every other choice of tests (`-m slow`, `-m ""` for all).
     """
-    if config.option.markexpr == "not slow":
+    if _quick(config):
         _optimise(False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _optimised(request: pytest.FixtureRequest):
-    """Optimisation for the files that are marked so, where it is off."""
-    switch = request.config.option.markexpr == "not slow" and request.node.get_closest_marker("optimised")
-    if switch:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _quick(item.config) and item.get_closest_marker("optimised"):
         _optimise(True)
-    yield
-    if switch:
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if _quick(item.config) and not (nextitem and nextitem.get_closest_marker("optimised")):
         _optimise(False)
 
 

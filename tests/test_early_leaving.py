@@ -9,8 +9,6 @@ from preferences import complementary
 import ipodyn
 from ipodyn._rollout import Plan, finish, run, run_until_standing
 
-pytestmark = pytest.mark.optimised
-
 
 def both(P, alpha, beta, lam, start, *, num_steps=3000):
     """Statistics of a block of loops (batch axis last), left early and computed to the end."""
@@ -66,6 +64,7 @@ def test_a_response_on_its_way_back_is_waited_for():
     assert int(ipodyn.classify(early)[0]) not in (ipodyn.Regime.converges, ipodyn.Regime.collapses)
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_what_a_trajectory_gets_does_not_depend_on_its_block(rng):
     """Bit for bit: a settled trajectory is frozen whether or not its block goes on."""

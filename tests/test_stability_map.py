@@ -9,8 +9,6 @@ from preferences import random_P
 import ipodyn
 from ipodyn._stability_map import ANALYTIC, map_problem
 
-pytestmark = pytest.mark.optimised
-
 CODE = {regime.name: int(regime) for regime in ipodyn.Regime}
 
 
@@ -48,6 +46,7 @@ def test_cells_equal_a_plain_loop(rng, K):
                 assert abs(float(cell.window_variance) - window.var(axis=0).sum()) < 1e-12
 
 
+@pytest.mark.optimised
 def test_blocks_and_devices_do_not_matter(rng):
     """Rollouts bit for bit (the same elementwise operations), fixed points to a few roundings."""
     P = random_P(rng, 7, 4, edge=0.02).astype(np.float32)

@@ -10,8 +10,6 @@ from preferences import complementary
 import ipodyn
 import ipodyn._sweep
 
-pytestmark = pytest.mark.optimised
-
 FIELDS = ("final", "mean", "variance", "window_variance", "previous_variance", "window_shift", "entropy", "residual")
 
 
