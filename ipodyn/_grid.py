@@ -10,6 +10,9 @@ from ._loop import MRS
 from ._objectives import AbstractObjective
 from ._types import PolicyBlock
 
+# On the host until the engine sends a region to the devices, in one go; traced in kernels.
+_HostArray = Array | np.ndarray
+
 
 class Region(eqx.Module):
     """A range of matrices with every (alpha, beta), matrices fastest, so that blocks are cut out as contiguous slices.
@@ -18,14 +21,14 @@ class Region(eqx.Module):
     anywhere and run over the end. (Gathering the entries of P point by point costs more than a fixed point.)
     """
 
-    P: Float[Array, "K K length"]
-    pi_ref: Float[Array, "K length"]
-    pi_0: Float[Array, "K length"]
-    policy0: Float[Array, "K length"]
-    count: Int[Array, ""]
-    alpha: Float[Array, " cells"]
-    beta: Float[Array, " cells"]
-    lam: Float[Array, ""]
+    P: Float[_HostArray, "K K length"]
+    pi_ref: Float[_HostArray, "K length"]
+    pi_0: Float[_HostArray, "K length"]
+    policy0: Float[_HostArray, "K length"]
+    count: Int[_HostArray, ""]
+    alpha: Float[_HostArray, " cells"]
+    beta: Float[_HostArray, " cells"]
+    lam: Float[_HostArray, ""]
     objective: AbstractObjective
 
     def loops(self, index: Int[Array, " S"]) -> tuple[MRS, PolicyBlock]:
@@ -33,7 +36,7 @@ class Region(eqx.Module):
         first, size = index[0] % self.count, index.shape[0]
         cell = index // self.count
 
-        def cut(x: Array) -> Array:
+        def cut(x: _HostArray) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, first, size, axis=-1)
 
         loop = MRS(
@@ -54,13 +57,13 @@ class Grid(eqx.Module):
     Points of one block then share (alpha, beta), so that they settle, and the block is left, at about the same time.
     """
 
-    P: Float[Array, "K K M"]
-    alpha: Float[Array, " A"]
-    beta: Float[Array, " B"]
-    lam: Float[Array, ""]
-    pi_ref: Float[Array, "K M"]
-    pi_0: Float[Array, "K M"]
-    policy0: Float[Array, "K M"]
+    P: Float[np.ndarray, "K K M"]
+    alpha: Float[np.ndarray, " A"]
+    beta: Float[np.ndarray, " B"]
+    lam: Float[np.ndarray, ""]
+    pi_ref: Float[np.ndarray, "K M"]
+    pi_0: Float[np.ndarray, "K M"]
+    policy0: Float[np.ndarray, "K M"]
     objective: AbstractObjective
 
     @property
@@ -73,19 +76,19 @@ class Grid(eqx.Module):
         Always of one shape, a power of two: ranges of one set, and sets of nearly the same size, share their program.
         """
         length = 1 << (self.P.shape[-1] + size - 1).bit_length()
-        at = jnp.asarray(np.resize(matrices, length))
+        at = np.resize(matrices, length)
 
-        def tiled(x: Array) -> Array:
-            return jnp.take(x, at, axis=-1)
+        def tiled(x: np.ndarray) -> np.ndarray:
+            return x[..., at]
 
         return Region(
             tiled(self.P),
             tiled(self.pi_ref),
             tiled(self.pi_0),
             tiled(self.policy0),
-            jnp.asarray(matrices.size, jnp.int32),
-            jnp.repeat(self.alpha, self.beta.size),
-            jnp.tile(self.beta, self.alpha.size),
+            np.asarray(matrices.size, np.int32),
+            np.repeat(self.alpha, self.beta.size),
+            np.tile(self.beta, self.alpha.size),
             self.lam,
             self.objective,
         )

@@ -139,7 +139,7 @@ class MapProblem:
             "ipodyn_version": ipodyn.__version__,
             "jax_version": jax.__version__,
             "objective": type(self.grid.objective).__name__,
-            "lam": float(str(np.asarray(self.grid.lam))),  # the shortest decimal: 0.8, not 0.80000001
+            "lam": float(str(self.grid.lam)),  # the shortest decimal: 0.8, not 0.80000001
             "regime_from": "fixed point" if plan is None else "rollout",
             **rounds,
             "dtype": str(self.grid.P.dtype),
@@ -155,12 +155,12 @@ class MapProblem:
             "matrix": ("matrix", np.arange(self.num_matrices), {"long_name": "index of the preference matrix"}),
             "alpha": (
                 "alpha",
-                np.asarray(self.grid.alpha),
+                self.grid.alpha,
                 {"long_name": "weight of the policy in the reference", "units": "1"},
             ),
             "beta": (
                 "beta",
-                np.asarray(self.grid.beta),
+                self.grid.beta,
                 {"long_name": "strength of the preference signal", "units": "1"},
             ),
         }
@@ -205,10 +205,10 @@ class MapProblem:
                 found["disagreement"] = _disagreement(found["radius"], found["regime"])
         fields = {name: np.ascontiguousarray(x.T).reshape(count, *self.shape[1:]) for name, x in found.items()}
         if "contraction_bound" in self.variables():
-            A = np.moveaxis(np.asarray(self.grid.P[..., first:stop]), -1, 0) - 0.5
+            A = np.moveaxis(self.grid.P[..., first:stop], -1, 0) - 0.5
             norms = np.linalg.norm(A, ord=2, axis=(1, 2))[:, None, None]
-            alpha, beta = np.asarray(self.grid.alpha)[:, None], np.asarray(self.grid.beta)
-            fields["contraction_bound"] = (alpha + beta * np.asarray(self.grid.lam) / 2 * norms).astype(A.dtype)
+            alpha, beta = self.grid.alpha[:, None], self.grid.beta
+            fields["contraction_bound"] = (alpha + beta * self.grid.lam / 2 * norms).astype(A.dtype)
         return fields
 
 
@@ -232,36 +232,35 @@ def map_problem(
     """Check the inputs of a stability map, once, with messages that name the culprit."""
     matrices = check_preference(P)
     matrices = matrices[None] if matrices.ndim == 2 else matrices
-    P_last = jnp.moveaxis(jnp.asarray(matrices), 0, -1)
-    dtype, K = P_last.dtype, P_last.shape[0]
-    M = P_last.shape[-1]
+    M, K = matrices.shape[:2]
+    dtype = jax.dtypes.canonicalize_dtype(matrices.dtype)
 
-    def axis(values: ScalarLike | VectorLike, name: str) -> Array:
+    def axis(values: ScalarLike | VectorLike, name: str) -> np.ndarray:
         values = np.atleast_1d(np.asarray(values, dtype=np.float64))
         if values.ndim != 1 or values.size == 0:
             raise ValueError(f"`{name}` has shape {values.shape}; give a number or a list of numbers, at least one.")
-        return jnp.asarray(values, dtype)
+        return values.astype(dtype)
 
-    def policies(policy: ArrayLike | VectorLike | None, name: str) -> Array:
+    def policies(policy: ArrayLike | VectorLike | None, name: str) -> np.ndarray:
         if policy is None:
-            return jnp.full((K, M), 1 / K, dtype)
+            return np.full((K, M), 1 / K, dtype)
         rows = np.asarray(policy)
         if rows.shape not in ((K,), (M, K)):
             raise ValueError(f"`{name}` has shape {rows.shape}; give ({K},) for all matrices or ({M}, {K}), one each.")
         for row in np.atleast_2d(rows):
             check_policy(row, K, name=name)
-        return jnp.asarray(np.broadcast_to(np.atleast_2d(rows), (M, K)).T, dtype)
+        return np.broadcast_to(np.atleast_2d(rows), (M, K)).T.astype(dtype)
 
     alphas, betas = axis(alpha, "alpha"), axis(beta, "beta")
-    check_unit_interval(np.asarray(alphas), "alpha")
-    check_positive(np.asarray(betas), "beta")
+    check_unit_interval(alphas, "alpha")
+    check_positive(betas, "beta")
     check_unit_interval(lam, "lam")
     start = pi_0 if policy0 is None else policy0
     grid = Grid(
-        P_last,
+        np.ascontiguousarray(np.moveaxis(matrices, 0, -1), dtype),
         alphas,
         betas,
-        jnp.asarray(lam, dtype),
+        np.asarray(lam, dtype),
         policies(pi_ref, "pi_ref"),
         policies(pi_0, "pi_0"),
         policies(start, "policy0"),

@@ -7,7 +7,7 @@ import numpy as np
 from ..jobs import moving_job, paper_job
 from ..peers.ipodyn_peer import takes, whole_map
 from ..report import Row, missing
-from ..timing import interleaved
+from ..timing import Spread, interleaved, seconds
 from . import Settings
 
 BAND = 0.02  # around radius 1, where a rollout of 3,000 rounds cannot tell
@@ -28,13 +28,19 @@ def rows(settings: Settings) -> Iterator[Row]:
         work_a=job.num_trajectories,
         work_b=job.num_trajectories,
     )
-    yield Row(f"{name}: million points a second", pair.rate_a.scaled(1e-6), 5, unit="M/s")
+    yield Row(
+        f"{name}, {job.num_trajectories:,} points: million points a second", pair.rate_a.scaled(1e-6), 5, unit="M/s"
+    )
     radius, regime = pair.output_a.radius.values, pair.output_b.regime.values
     outside = np.abs(radius - 1) > BAND
     stable = (regime == ipodyn.Regime.converges) | (regime == ipodyn.Regime.collapses)
     same = float(np.mean((radius < 1)[outside] == stable[outside]))
     note = f"{same:.2%} the same verdict outside a band of {BAND:.0%}; the rollouts leave early"
     yield Row(f"{name} / rollouts of 3,000 rounds", pair.ratio, 10, note=note, agree=same >= 0.99)
+    large = paper_job("cyclic", 4, settings.matrices(4096), 3000)
+    times = [seconds(lambda: whole_map(large, rollouts=False))[0] for _ in range(settings.repeats + 1)][1:]
+    rate = Spread.of([large.num_trajectories / time for time in times]).scaled(1e-6)
+    yield Row(f"{name}, {large.num_trajectories:,} points: million points a second", rate, 5, unit="M/s")
     # Loops that settle let rollouts off lightly: the same on loops that never do.
     moving = moving_job(4, settings.matrices(64), 3000)
     pair = interleaved(

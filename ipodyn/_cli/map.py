@@ -188,7 +188,7 @@ def _need_extras() -> None:
 
 def _preamble(preferences: PreferenceSet, problem: MapProblem) -> list[str]:
     attributes = problem.attributes()
-    alpha, beta = np.asarray(problem.grid.alpha), np.asarray(problem.grid.beta)
+    alpha, beta = problem.grid.alpha, problem.grid.beta
     M, K = preferences.P.shape[:2]
     lines = [f"data      {preferences.source}"]
     if preferences.synthetic:
