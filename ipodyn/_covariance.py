@@ -92,8 +92,8 @@ def stationary_covariance(loop: MRS, policy: Float[ArrayLike, " K"], *, num_pair
     one labelled pair. First order in 1/n. Two things are neglected, both of the next order: the exponential that makes
     probabilities of logits, and for DPO the curvature of the fit and the bias of its ridge, which the loop multiplies
     by 1 / (1 - alpha). They are small where the predicted standard deviations of the logits (root of the diagonal of
-    `logits`) are: simulations agreed within 3 % where all were below 0.2, were off by 10 to 20 % at 0.4, and by 40 % in
-    concentrated policies at alpha = 0.9; with eight times the pairs the same loops agreed within 1 %.
+    `logits`) are: simulations agreed within 3 % where all were below 0.3, were 5 to 10 % off at 0.4, and up to 40 % in
+    more concentrated policies at alpha = 0.9; with eight times the pairs the same loops agreed within 1 %.
 
     - `policy`: shape (K,), from `fixed_point`. - `num_pairs` > 0.
 

@@ -16,7 +16,7 @@ from ._simplex import kl_divergence
 from ._types import Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
 
 ENUMERATED_UP_TO = 8  # responses: above, subsets are left out one response at a time
-STEPS = 50
+STEPS = 100
 
 Rows = Float[Array, " M"]
 
@@ -171,7 +171,9 @@ def _closest(P: Preference, pairs: Pairs, near: Policy, share: Scalar) -> tuple[
     x = jax.nn.softmax(dual.logits(y))
     mu = jnp.where(feasible, x, near)
     # Weak duality: for every y >= 0 no admissible distribution is closer than this.
-    gap = jnp.where(feasible, kl_divergence(x, near) - dual.value(y), 0.0)
+    # A point just outside may seem closer than that: how far outside it is counts as well.
+    short = dual.margin - jnp.min(jnp.where(rows, B @ x, jnp.inf))
+    gap = jnp.where(feasible, jnp.maximum(jnp.abs(kl_divergence(x, near) - dual.value(y)), short), 0.0)
     return _finished(mu, game, near, coefficients, pairs), gap
 
 
@@ -179,7 +181,7 @@ class ClosestSampler(eqx.Module):
     """What `closest_sampler` found.
 
     - `sampler`: the `Sampler`. - `kl` (): KL(mu || near) in nats. - `gap` (): no admissible distribution has a
-      divergence below `kl` - `gap`.
+      divergence below `kl` - `gap`, and the margin falls short of its share by at most `gap`.
     """
 
     sampler: Sampler

@@ -25,8 +25,11 @@ QUICK = ["--quick", "--dtype", "float64"]  # so that plain loops agree to roundi
 LAM = figures.QUICK.lam
 
 
+TAG = "synthetic-ratings-in-helpsteers-shape-seed-0"  # of the source, in every file's name
+
+
 def table(folder, name):
-    with open(folder / "tables" / f"{name}.csv", newline="", encoding="utf-8") as file:
+    with open(folder / "tables" / f"{name}.{TAG}.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -66,9 +69,9 @@ def matrices():
 
 def test_every_figure_is_whole_and_names_its_data(finished):
     for name in NAMES:
-        assert (finished / "figures" / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-        pdf = (finished / "figures" / f"{name}.pdf").read_bytes()
-        assert pdf.startswith(b"%PDF") and b"SYNTHETIC" in (finished / "figures" / f"{name}.png").read_bytes()
+        assert (finished / "figures" / f"{name}.{TAG}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        pdf = (finished / "figures" / f"{name}.{TAG}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF") and b"SYNTHETIC" in (finished / "figures" / f"{name}.{TAG}.png").read_bytes()
         assert all("SYNTHETIC" in row["source"] for row in table(finished, name))
         manifest = json.loads((finished / "finished" / f"{name}.json").read_text(encoding="utf-8"))
         assert set(manifest["inputs"]) == {"configuration", "data", "code"} and manifest["findings"]
@@ -124,7 +127,7 @@ def test_a_second_run_does_nothing(finished, capsys):
 def test_a_damaged_file_is_made_anew_to_the_same_bytes(finished, capsys):
     kept = {path: path.read_bytes() for path in finished.rglob(f"{LIGHT}.*") if path.suffix != ".json"}
     assert len(kept) == 3
-    picture = finished / "figures" / f"{LIGHT}.png"
+    picture = finished / "figures" / f"{LIGHT}.{TAG}.png"
     picture.write_bytes(kept[picture][:1000])
     assert run(["reproduce", *NAMES, *QUICK, "--out", str(finished)]) == 0
     assert "2 of 3 figures were finished already" in capsys.readouterr().out
@@ -141,11 +144,12 @@ def test_another_run_is_refused_and_made_anew_if_asked(finished, tmp_path, capsy
     assert "another run" in message and "seed" in message and message.count("\n") == 1
     assert times(folder) == before
     assert run([*arguments, "--overwrite"]) == 0
-    table_file = f"tables/{LIGHT}.csv"
-    assert (folder / table_file).read_bytes() != (finished / table_file).read_bytes()
+    other = TAG.removesuffix("0") + "1"
+    made = (folder / "tables" / f"{LIGHT}.{other}.csv").read_bytes()
+    assert made != (finished / "tables" / f"{LIGHT}.{TAG}.csv").read_bytes()
     # What is left of the other run counts as absent.
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert f"figures/{LIGHT}.png" in page and "figures/map-cyclic-ipo.png" not in page
+    assert f"figures/{LIGHT}.{other}.png" in page and "figures/map-cyclic-ipo." not in page
 
 
 class _Links(html.parser.HTMLParser):

@@ -113,8 +113,7 @@ def test_larger_ones(rng):
         solve = jax.jit(jax.vmap(lambda P, near, share=share: _closest(P, pairs, near, jnp.asarray(share))))
         sampler, gap = solve(P, near)
         short = share * sampler.bound - sampler.margin
-        strict = np.asarray((gap < 1e-9) & (short < 1e-11))
-        # Near share = 1 the admissible set is thin: one in thousands is still on its way after the fixed number of
-        # steps. What is promised everywhere is a gap of eps^0.5, and a shortfall of the margin is part of the gap.
-        assert strict.all() if share < 0.99 else strict.mean() > 0.99
-        assert float(gap.max()) < 1.5e-8 and float(short.max()) < 1.5e-8
+        assert bool((short <= jnp.maximum(gap, 0) + 1e-15).all())  # the certificate speaks of both
+        # Near share = 1 the admissible set is thin, and one in a thousand is still on its way after all steps.
+        strict = np.mean((gap < 1e-9) & (short < 1e-11))
+        assert float(gap.max()) < 1.5e-8 and strict > (0.99 if share == 0.99 else 0.9999)

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +183,13 @@ class Material:
             strength = np.linalg.norm(P[places] - 0.5, ord=2, axis=(1, 2))
             found[structure] = int(places[np.argsort(strength, kind="stable")[(len(places) - 1) // 2]])
         return found
+
+    def tag(self) -> str:
+        """The source as file names give it, such as "synthetic-ratings-in-helpsteers-shape-seed-0"."""
+        words = re.findall(r"[a-z0-9]+", self.source.lower().replace("'", ""))
+        if self.synthetic and words[:1] != ["synthetic"]:
+            words = ["synthetic", *words]
+        return textwrap.shorten(" ".join(words), 60, placeholder="").replace(" ", "-") or "data"
 
     def heading(self) -> str:
         """The source as titles give it."""

@@ -1,8 +1,8 @@
 """The folder of a run: pictures, tables, and for each finished figure a manifest, written last.
 
-folder/run.json                 the configuration and the source of the data
-folder/figures/NAME.png, .pdf   folder/tables/NAME.csv
-folder/finished/NAME.json       what NAME was made from, checksums of its files, its findings
+folder/run.json                     the configuration and the source of the data
+folder/figures/NAME.DATA.png, .pdf  folder/tables/NAME.DATA.csv
+folder/finished/NAME.json           what NAME was made from, checksums of its files, its findings
 """
 
 import csv
@@ -86,10 +86,12 @@ class Folder:
         self.write(run, lambda path: path.write_text(text, encoding="utf-8"))
 
     def files(self, name: str) -> dict[str, pathlib.Path]:
+        """Its pictures and its table; like titles, file names say what data they show."""
+        whole = f"{name}.{self.material.tag()}"
         return {
-            "png": self.path / "figures" / f"{name}.png",
-            "pdf": self.path / "figures" / f"{name}.pdf",
-            "csv": self.path / "tables" / f"{name}.csv",
+            "png": self.path / "figures" / f"{whole}.png",
+            "pdf": self.path / "figures" / f"{whole}.pdf",
+            "csv": self.path / "tables" / f"{whole}.csv",
         }
 
     def finished(self, name: str) -> dict[str, Any] | None:

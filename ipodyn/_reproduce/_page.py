@@ -43,12 +43,13 @@ def contact_sheet(manifests: Mapping[str, Mapping[str, Any]], judged: Sequence[J
             continue
         parts.append(f"<h2>{say(family.capitalize())}</h2>\n<div class=sheet>")
         for name in names:
-            figure, words = FIGURES[name], manifests[name]["words"]
+            figure, words, file = FIGURES[name], manifests[name]["words"], f"{name}.{material.tag()}"
             alt = say(f"{figure.title}. {words}", quote=True)
             parts.append(
-                f'<figure id="{name}"><a href="figures/{name}.png"><img src="figures/{name}.png" alt="{alt}" '
-                f'loading="lazy"></a><figcaption><strong>{say(figure.title)}</strong> (paper: {say(figure.paper)})<br>'
-                f'{say(words)}.<br><a href="figures/{name}.pdf">PDF</a> · <a href="tables/{name}.csv">numbers</a>'
+                f'<figure id="{name}"><a href="figures/{file}.png"><img src="figures/{file}.png" alt="{alt}" '
+                f'loading="lazy"></a><figcaption><strong>{say(figure.title)}</strong> · {say(material.heading())} '
+                f"(paper: {say(figure.paper)})<br>"
+                f'{say(words)}.<br><a href="figures/{file}.pdf">PDF</a> · <a href="tables/{file}.csv">numbers</a>'
                 "</figcaption></figure>"
             )
         parts.append("</div>")
