@@ -1,14 +1,10 @@
 """Arrays from NumPy files and HelpSteer from the hub: what they read, and their one-line errors on bad input."""
 
-import gzip
-import json
-
 import numpy as np
 import pytest
-from data_files import adds_up, error, write
+from data_files import adds_up, error, helpsteer, write
 from preferences import complementary
 
-import ipodyn.data
 from ipodyn.data import load_helpsteer, load_preferences, load_ratings
 
 
@@ -82,18 +78,6 @@ def test_bad_arrays_are_named_with_a_cure(rng, tmp_path):
     ):
         message = error(load_preferences, tmp_path / name)
         assert message.startswith(str(tmp_path / name)) and words in message, message
-
-
-def helpsteer(path, rng, prompts=6):
-    """A small file of HelpSteer's schema: four responses a prompt, eight to the first, three to the last."""
-    with gzip.open(path, "wt") as file:
-        for prompt in range(prompts):
-            for response in range({0: 8, prompts - 1: 3}.get(prompt, 4)):
-                row = {"prompt": f"Question {prompt}? " * 20, "response": f"Answer {response % 3}. " * 9}
-                ratings = rng.integers(0, 5, 5).tolist()
-                row |= dict(zip(ipodyn.data.HELPSTEER_ATTRIBUTES, ratings, strict=True))
-                file.write(json.dumps(row) + "\n")
-    return path
 
 
 def test_helpsteer_from_the_hub(rng, tmp_path, monkeypatch):

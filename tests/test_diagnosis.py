@@ -9,6 +9,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from data_files import helpsteer
 from preferences import complementary
 
 import ipodyn
@@ -230,6 +231,19 @@ def test_counts_of_judged_pairs_reach_the_report(tmp_path, capsys):
         float(row["radius_high"]) - float(row["radius_low"]) for row in reversed(read(out / "diagnosis.csv"))
     )
     assert wide > narrow > 0
+
+
+def test_helpsteer_from_a_file(tmp_path, rng):
+    file = helpsteer(tmp_path / "train.jsonl.gz", rng, prompts=12)
+    out = tmp_path / "out"
+    assert run(["diagnose", "--helpsteer", str(file), *LOOP, "--out", str(out)]) == 0
+    rows = read(out / "diagnosis.csv")
+    expected = ipodyn.data.load_helpsteer(file)
+    assert len(rows) == len(expected.P) == 12  # the first prompt gives two groups, the last none
+    loop = ipodyn.MRS(expected.P[5], alpha=ALPHA, beta=BETA, lam=LAM)
+    radius = ipodyn.stability(loop, ipodyn.fixed_point(loop).policy).radius
+    np.testing.assert_allclose(float(rows[5]["radius"]), radius, rtol=1e-8)
+    assert "HelpSteer train.jsonl.gz" in (out / "report.html").read_text(encoding="utf-8")
 
 
 # (arguments, what the line must say); {} is the folder with the files.

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from data_files import helpsteer
 
 import ipodyn
 
@@ -196,6 +197,18 @@ def test_figures_without_matrices_are_left_out(tmp_path, capsys):
     assert run(["reproduce", LIGHT, *QUICK, "--preferences", str(tmp_path / "P.npy"), "--out", str(out)]) == 0
     assert "left out, the data hold no cyclic matrix" in capsys.readouterr().out
     assert not list((out / "figures").iterdir()) and "not run" in (out / "claims.md").read_text(encoding="utf-8")
+
+
+def test_a_local_helpsteer_is_named_everywhere(tmp_path, rng):
+    file = helpsteer(tmp_path / "train.jsonl.gz", rng, prompts=40)
+    out = tmp_path / "figures"
+    assert run(["reproduce", "evolution-st-ipo", "--quick", "--helpsteer", str(file), "--out", str(out)]) == 0
+    tag = "helpsteer-train-jsonl-gz-train-disjoint-groups-of-4-seed-0"
+    for made in (f"figures/evolution-st-ipo.{tag}.png", f"tables/evolution-st-ipo.{tag}.csv"):
+        kept = (out / made).read_bytes()
+        assert b"HelpSteer train.jsonl.gz" in kept and b"SYNTHETIC" not in kept
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count("HelpSteer train.jsonl.gz (train)") >= 3 and str(tmp_path) not in page
 
 
 def test_names_families_and_all():

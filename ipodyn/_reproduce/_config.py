@@ -85,8 +85,8 @@ class Config:
     num_pairs: int = 100  # labelled pairs a round
     ridge: float = 1.0  # of the empirical DPO fit
     trajectories: int = 64  # of one loop
-    finite_matrices: int = 16  # of each kind, in maps and series of finite samples
-    finite_rounds: int = 500
+    finite_matrices: int = 64  # of each kind, in maps and series of finite samples
+    finite_rounds: int = 1000
     phase_setting: Panel = Panel("oscillating", 0.9, 9.6)
     phase_rounds: int = 1000
     skew: float = 0.9  # mass on the best response at the end of the path of sampling distributions

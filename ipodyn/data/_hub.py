@@ -46,6 +46,7 @@ def load_helpsteer(
     path = _locate(source, split)
     frame = read_table(path)
     require_columns(frame, ["prompt", "response", *HELPSTEER_ATTRIBUTES], path)
+    name = pathlib.Path(source).name if pathlib.Path(source).exists() else source  # of a local copy without its path
     ratings = np.stack([numbers(frame, name, path) for name in HELPSTEER_ATTRIBUTES], axis=1)
     prompts = ids(frame, ["prompt"], path)[0]
     return ratings_to_set(
@@ -59,7 +60,7 @@ def load_helpsteer(
         scale=1.0,
         seed=seed,
         limit=1_000_000,
-        source=f"HelpSteer {source} ({split}), {subsets} groups of {group}, seed {seed}",
+        source=f"HelpSteer {name} ({split}), {subsets} groups of {group}, seed {seed}",
     )
 
 
