@@ -244,6 +244,20 @@ def test_trend_counts_steps_and_lines():
     assert (found["first"], found["last"], found["from"], found["to"]) == (0.5, 0.5, 0.0, 2.0)
 
 
+def test_a_trend_in_noise_counts_only_what_is_beyond_it(rng):
+    """Steps of 1 under noise of 1: unresolved with 4 samples of one line, resolved with 400."""
+    at = np.arange(11.0)
+    for number, resolved in ((4, False), (400, True)):
+        samples = at[None, :, None] + rng.normal(size=(number, 11, 50))
+        found = trend(samples.mean(axis=0), 0, at, samples=samples)
+        assert found["lines_up"] == 1 and found["lines_down"] == 0 and found["down"] < 0.03
+        assert (found["up"] > 0.99) == resolved and found["noisy"]
+    still = rng.normal(size=(400, 11, 50))
+    # Of steps that are noise alone, twice the standard error lets through 4.6 %, half of them down.
+    assert trend(still.mean(axis=0), 0, at, samples=still)["down"] < 0.05
+    assert trend(1e-4 * at[:, None], 0, at, floor=2e-4)["up"] == 0
+
+
 REDUCED = dataclasses.replace(
     figures.PAPER,
     rounds=1000,

@@ -55,6 +55,8 @@ def _goes(which: str, *, up: bool) -> Callable[[Findings], Verdict]:
             f"mean {trend['first']:.3g} at {trend['from']:.3g}, {trend['last']:.3g} at {trend['to']:.3g}; "
             f"{share:.1%} of the steps that move go {right}"
         )
+        if trend["noisy"]:
+            words += " (those beyond twice their sampling error)"
         if trend["lines"] > 1:
             words += f", end to end {ends:.0%} of {trend['lines']} lines"
         if against == 0 and share >= _STEPS:
@@ -129,6 +131,7 @@ def _premise(findings: Findings) -> Verdict:
     return (AGREES if shrunk == 0 else DISAGREES), words
 
 
+_WHERE = {"dpo-wide": "not in the paper: MRS-DPO where its signal is four times as strong"}
 _ALPHA, _PRODUCT = ("alpha", "larger α"), ("product", "larger βλ")
 
 
@@ -150,7 +153,7 @@ def _claims() -> list[Claim]:
                     Claim(
                         f"{structure}-{which}-{variant}",
                         f"{loop}, {kind} preferences: {cause}, {way} {quantity}",
-                        ("figure 3" if up else "figure 4") if variant == "ipo" else "appendix",
+                        _WHERE.get(variant, "appendix") if variant != "ipo" else "figure 3" if up else "figure 4",
                         f"map-{structure}-{variant}",
                         _goes(which, up=up),
                     )
@@ -163,7 +166,7 @@ def _claims() -> list[Claim]:
                         f"{loop}, {kind} preferences: larger {symbol} alone, {way} {quantity}",
                         "figure 5 and its appendix versions"
                         if parameter != "lam"
-                        else "as for βλ; one-parameter series",
+                        else "the paper's axis is βλ; here λ moves and β stands",
                         f"series-{parameter}-{structure}-{variant}",
                         _goes(parameter, up=up),
                     )

@@ -19,7 +19,7 @@ from ._config import (
 )
 from ._loops import batch_of_loops, finite_orbits
 from ._pictures import heading, heat
-from ._trends import trend
+from ._trends import trend, way_there
 
 QUANTITY = {"cyclic": "variance", "st": "entropy"}
 _TITLES = {"variance": "time-averaged variance of the policy", "entropy": "final entropy"}
@@ -58,7 +58,9 @@ def heat_map(
             findings["proved_but_oscillating"] = int((proved & (regime == Regime.oscillates)).sum())
             findings["proved_but_unresolved"] = int((proved & (regime == Regime.unresolved)).sum())
     mean, std = ({key: op(x, axis=0) for key, x in found.items()} for op in (np.nanmean, np.nanstd))
-    findings |= {"alpha": trend(mean[name], 0, alphas), "product": trend(mean[name], 1, products)}
+    samples = found[name] if is_finite(variant) else None
+    for axis, (which, at) in enumerate((("alpha", alphas), ("product", products))):
+        findings[which] = trend(mean[name], axis, at, floor=way_there(name, rounds), samples=samples)
     a, b = (x.ravel() for x in np.indices((alphas.size, products.size)))
     columns = {
         "alpha": alphas[a],

@@ -9,7 +9,7 @@ from ._evolution import trajectories
 from ._loops import batch_of_loops, finite_orbits
 from ._maps import QUANTITY
 from ._pictures import heading
-from ._trends import trend
+from ._trends import trend, way_there
 
 SYMBOLS = {"alpha": "α", "beta": "β", "lam": "λ"}
 _LABELS = {"variance": "time-averaged variance", "entropy": "final entropy (nats)"}
@@ -60,7 +60,9 @@ def one_parameter(
         **{f"mean_{key}": x for key, x in mean.items()},
         **{f"std_{key}": x for key, x in std.items()},
     }
-    findings = {"matrices": len(P), "rounds": rounds, parameter: trend(mean[name], 0, at)}
+    samples = found[name].T if is_finite(variant) else None
+    moves = trend(mean[name], 0, at, floor=way_there(name, rounds), samples=samples)
+    findings = {"matrices": len(P), "rounds": rounds, parameter: moves}
     words = (
         f"Mean {_LABELS[name]} over {len(P):,} {WORDS[structure]} matrices goes from {mean[name][0]:.3g} at {symbol} = "
         f"{at[0]:g} to {mean[name][-1]:.3g} at {symbol} = {at[-1]:g}"
