@@ -124,6 +124,16 @@ def test_the_first_matrix_to_lose_stability_has_its_line(rng):
     drawn(figure)
 
 
+def test_the_legend_knows_only_lines_that_are_there(rng):
+    data = analytic_dataset(rng)
+    data["radius"].values[:] = 0.5  # stable throughout
+    figure = plot.stability_map(data)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert not any("exact boundary" in label or "lose stability" in label for label in labels)
+    assert len(set(labels)) == len(labels)
+    drawn(figure)
+
+
 def test_cells_whose_verdicts_differ_are_marked(rng):
     data = dataset(rng, M=30)
     codes = np.zeros(data["regime"].shape, np.int8)

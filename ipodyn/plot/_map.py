@@ -2,7 +2,7 @@
 
 import textwrap
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -176,11 +176,11 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
     style_axes(panels[0, -1], title=f"{regime} of most matrices (paler: of fewer)")
     _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0.0, high=1.0)
     style_axes(panels[1, -1], title="Share that converges")
-    for axes in panels[:, -1]:
-        for name in _MINORITIES:
-            _contour(axes, alpha, beta, shares[name], _minority(name), "dotted", 2.2, _MINORITY)
+    drawn = _lines(dataset, shares)
     for axes in panels.flat:
-        _boundaries(axes, dataset, alpha, beta, first_and_last=axes in (panels[0, -1], panels[1, -1]))
+        for line in drawn:
+            if line.everywhere or axes in panels[:, -1]:
+                line.draw(axes, alpha, beta)
         for values, axis in ((alpha, "x"), (beta, "y")):
             if is_geometric(values):
                 set_log(axes, axis)
@@ -190,7 +190,7 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
         axes.set_xlabel(_ALPHA, fontsize=LABEL_SIZE, color=INK)
     for axes in panels[:, 0]:
         axes.set_ylabel(label, fontsize=LABEL_SIZE, color=INK)
-    _legend(figure, dataset, shares)
+    _legend(figure, dataset, shares, drawn)
     return figure
 
 
@@ -254,57 +254,60 @@ def _median_over_matrices(values: np.ndarray) -> np.ndarray:
         return np.nanmedian(values, axis=0)
 
 
-def _boundaries(
-    axes: "matplotlib.axes.Axes",
-    dataset: "xarray.Dataset",
-    alpha: np.ndarray,
-    beta: np.ndarray,
-    *,
-    first_and_last: bool,
-) -> None:
+class _Line(NamedTuple):
+    """A curve where `values` (alphas, betas) cross `level`; only the panels of regimes show it unless `everywhere`."""
+
+    text: str
+    values: np.ndarray
+    look: dict[str, str]
+    style: str
+    width: float
+    level: float = 1.0
+    everywhere: bool = False
+
+    def crosses_grid(self) -> bool:
+        finite = self.values[np.isfinite(self.values)]
+        return bool(finite.size) and bool(finite.min() < self.level < finite.max())
+
+    def draw(self, axes: "matplotlib.axes.Axes", alpha: np.ndarray, beta: np.ndarray) -> None:
+        lines = axes.contour(
+            alpha,
+            beta,
+            np.ma.masked_invalid(self.values.T),
+            levels=[self.level],
+            colors=self.look["color"],
+            linewidths=self.width,
+            linestyles=self.style,
+        )
+        lines.set_path_effects(outline(self.width + 1.6, self.look["rim"]))
+
+
+def _lines(dataset: "xarray.Dataset", shares: dict[str, np.ndarray]) -> list[_Line]:
+    """The curves of a map that lie in its grid."""
+    many = dataset.sizes["matrix"] > 1
+    found = []
     if "contraction_bound" in dataset:
         bound = np.asarray(dataset["contraction_bound"], np.float64)
-        _contour(axes, alpha, beta, _median_over_matrices(bound), _BOUND, "solid")
-        if first_and_last and len(bound) > 1:
-            for extreme in (np.fmax.reduce(bound, axis=0), np.fmin.reduce(bound, axis=0)):
-                _contour(axes, alpha, beta, extreme, _BOUND, "dashed", 1.0)
+        text = "contraction bound = 1, median matrix (convergence proved below)"
+        found.append(_Line(text, _median_over_matrices(bound), _BOUND, "solid", 1.8, everywhere=True))
+        text = "the first and the last matrix to lose that proof"
+        for extreme in (np.fmax, np.fmin) if many else ():  # both pass over matrices without a value
+            found.append(_Line(text, extreme.reduce(bound, axis=0), _BOUND, "dashed", 1.0))
+    for name in _MINORITIES:
+        look = {"color": REGIME_COLOURS[name], "rim": "white"}
+        text = f"{100 * _MINORITY:g} % of the matrices {name[:-1]}"
+        found.append(_Line(text, shares[name], look, "dotted", 2.2, _MINORITY))
     if "radius" in dataset:
         radius = np.asarray(dataset["radius"], np.float64)
-        _contour(axes, alpha, beta, _median_over_matrices(radius), _EXACT, "solid")
-        if first_and_last and len(radius) > 1:  # fmax passes over matrices without a fixed point
-            _contour(axes, alpha, beta, np.fmax.reduce(radius, axis=0), _EXACT, "dashed", 1.0)
+        text = "exact boundary: spectral radius = 1, median matrix"
+        found.append(_Line(text, _median_over_matrices(radius), _EXACT, "solid", 1.8, everywhere=True))
+        if many:
+            text = "the first matrix to lose stability"
+            found.append(_Line(text, np.fmax.reduce(radius, axis=0), _EXACT, "dashed", 1.0))
+    return [line for line in found if line.crosses_grid()]
 
 
-def _minority(name: str) -> dict[str, str]:
-    return {"color": REGIME_COLOURS[name], "rim": "white"}
-
-
-def _contour(
-    axes: "matplotlib.axes.Axes",
-    alpha: np.ndarray,
-    beta: np.ndarray,
-    values: np.ndarray,
-    look: dict[str, str],
-    style: str,
-    width: float = 1.8,
-    level: float = 1.0,
-) -> None:
-    finite = values[np.isfinite(values)]
-    if not finite.size or finite.min() >= level or finite.max() <= level:
-        return  # the boundary lies outside the grid
-    lines = axes.contour(
-        alpha,
-        beta,
-        np.ma.masked_invalid(values.T),
-        levels=[level],
-        colors=look["color"],
-        linewidths=width,
-        linestyles=style,
-    )
-    lines.set_path_effects(outline(width + 1.6, look["rim"]))
-
-
-def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray]) -> None:
+def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray], drawn: list[_Line]) -> None:
     patches, lines = mpl("patches"), mpl("lines")
     tuples = mpl("legend_handler").HandlerTuple(ndivide=None, pad=0)
     handles: list[Any] = [
@@ -313,21 +316,9 @@ def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray
     ]
     labels = list(shares)
 
-    def line(look: dict[str, str], style: str, width: float, text: str) -> None:
-        drawn = lines.Line2D([], [], color=look["color"], linestyle=style, linewidth=width)
-        handles.append(drawn)
+    for text, line in {line.text: line for line in drawn}.items():
+        handles.append(lines.Line2D([], [], color=line.look["color"], linestyle=line.style, linewidth=line.width))
         labels.append(text)
-
-    if "contraction_bound" in dataset:
-        line(_BOUND, "solid", 1.8, "contraction bound = 1, median matrix (convergence proved below)")
-    if "contraction_bound" in dataset and dataset.sizes["matrix"] > 1:
-        line(_BOUND, "dashed", 1.0, "the first and the last matrix to lose that proof")
-    for name in _MINORITIES:
-        line(_minority(name), "dotted", 2.2, f"{100 * _MINORITY:g} % of the matrices {name[:-1]}")
-    if "radius" in dataset:
-        line(_EXACT, "solid", 1.8, "exact boundary: spectral radius = 1, median matrix")
-    if "radius" in dataset and dataset.sizes["matrix"] > 1:
-        line(_EXACT, "dashed", 1.0, "the first matrix to lose stability")
     for name in _differences(dataset):
         handles.append(lines.Line2D([], [], **_mark(name)))
         labels.append(f"{100 * _MINORITY:g} % of the matrices {_DIFFERENCES[name][1]}")
