@@ -118,6 +118,55 @@ def test_evolution_agrees_with_plain_loops(finished, matrices):
     np.testing.assert_allclose(found, path, atol=1e-7)  # 100 rounds of an oscillation
 
 
+RANDOM = "averaging-cyclic-ipo-finite"
+
+
+def test_the_other_families(tmp_path, matrices):
+    """Averages and one-shot optima against NumPy; and random figures are the same bytes in another folder."""
+    names = [RANDOM, "concentration-st-ipo"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(["reproduce", *names, *QUICK, "--out", str(first)]) == 0
+    assert run(["reproduce", RANDOM, *QUICK, "--out", str(second)]) == 0
+    for kind in ("tables/{}.csv", "figures/{}.png", "figures/{}.pdf"):
+        file = kind.format(f"{RANDOM}.{TAG}")
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+
+    config = figures.QUICK
+    found = json.loads((first / "finished" / f"{RANDOM}.json").read_text(encoding="utf-8"))["findings"]
+    rows = table(first, RANDOM)
+    average = np.array([float(row["average"]) for row in rows]).reshape(config.phase_rounds, -1)
+    late = average[config.phase_rounds // 2 :]
+    assert found["variance_of_average"] == pytest.approx(late.var(axis=0).sum(), rel=1e-6)
+    exact = np.array([float(row["exact"]) for row in rows]).reshape(average.shape)
+    assert found["exact_variance"] == pytest.approx(exact[config.phase_rounds // 2 :].var(axis=0).sum(), rel=1e-6)
+    assert found["variance_of_average"] < 0.5 * found["mean_of_variances"]  # phases differ
+
+    P = matrices["st"]
+    logits = config.one_shot_beta * P.mean(axis=2)  # uniform data
+    policy = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    entropy = -(policy * np.log(policy)).sum(axis=1)
+    row = table(first, "concentration-st-ipo")[0]
+    assert float(row["share"]) == 0 and int(row["matrices"]) == len(P)
+    assert float(row["mean_entropy"]) == pytest.approx(entropy.mean(), rel=1e-8)
+
+
+@pytest.mark.slow
+def test_rankings_by_hand(tmp_path):
+    """How often the Condorcet winner has the largest mean of its row: the axiom under uniform data."""
+    assert run(["reproduce", "ranking-audit", *QUICK, "--out", str(tmp_path / "out")]) == 0
+    every = ipodyn.data.synthetic_helpsteer(0).P[: figures.QUICK.matrices]
+    beats = every > 0.5
+    winners = [int(np.flatnonzero(row.sum(axis=1) == 3)[0]) for row in beats if (row.sum(axis=1) == 3).any()]
+    tops = [int(P.mean(axis=1).argmax()) for P, row in zip(every, beats, strict=True) if (row.sum(axis=1) == 3).any()]
+    (kept,) = [
+        row
+        for row in table(tmp_path / "out", "ranking-audit")
+        if (row["objective"], row["sampler"], row["axiom"]) == ("IPO", "uniform", "condorcet")
+    ]
+    assert int(kept["matrices"]) == len(winners)
+    assert float(kept["share"]) == pytest.approx(np.mean(np.array(winners) == np.array(tops)))
+
+
 def test_a_second_run_does_nothing(finished, capsys):
     before = times(finished)
     assert run(["reproduce", *NAMES, *QUICK, "--out", str(finished)]) == 0

@@ -59,7 +59,8 @@ def phases(config: Config, material: Material, variant: str, progress: Progress 
             left.plot(at, paths[n, last, top], color=CATEGORICAL[n], linewidth=1.0, label=f"realisation {n}")
         left.plot(at, average[last, top], color=INK, linewidth=2.2, label=f"average of {len(paths)}")
         light_axes(left)
-        left.set_ylim(-0.02, 1.02)
+        left.set_ylim(-0.02, 1.3)  # the legend has the upper part to itself
+        left.set_yticks(np.linspace(0, 1, 6))
         left.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", ncols=2)
         style_axes(left, title=f"Last {at.size} rounds", x="round", y=f"probability of response {top}")
         bars = {"of the averaged policy": "variance_of_average", "mean over realisations": "mean_of_variances"}
