@@ -149,15 +149,15 @@ def _edge(critical: np.ndarray, share: float) -> float:
 class _Facts(NamedTuple):
     """What is computed of one block, prompts last."""
 
-    policy: Array
-    entropy: Array
-    drift: Array
-    solved: Array
-    hopeless: Array
-    residual: Array
-    radius: Array
-    omega: Array
-    period: Array
+    policy: Array | np.ndarray
+    entropy: Array | np.ndarray
+    drift: Array | np.ndarray
+    solved: Array | np.ndarray
+    hopeless: Array | np.ndarray
+    residual: Array | np.ndarray
+    radius: Array | np.ndarray
+    omega: Array | np.ndarray
+    period: Array | np.ndarray
 
 
 @eqx.filter_jit
