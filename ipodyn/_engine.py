@@ -99,17 +99,35 @@ def run_points(
     per_call = min(len(devices) * blocks_per_call, -(-num_blocks // len(devices)) * len(devices))
     program, sharding = _compiled(kernel, static, size, devices)
     arguments = jax.device_put(arguments, NamedSharding(sharding.mesh, PartitionSpec()))  # once, not at every call
-    pieces: list[Any] = []
-    done = 0
+    results: list[np.ndarray] = []
+    running: tuple[int, list[jax.Array]] | None = None
+    structure: Any = None
+
+    def collect(first: int, outputs: list[jax.Array]) -> None:
+        if not results:
+            results.extend(np.empty((*x.shape[1:-1], num_points), x.dtype) for x in outputs)
+        for x, result in zip(outputs, results, strict=True):
+            for shard in x.addressable_shards:
+                start = (first + (shard.index[0].start or 0)) * size
+                # (blocks, ..., size) -> (..., points)
+                part = np.moveaxis(np.asarray(shard.data), 0, -2).reshape((*x.shape[1:-1], -1))
+                result[..., start : start + part.shape[-1]] = part[..., : max(num_points - start, 0)]
+        if progress is not None:
+            progress(min(num_points, (first + per_call) * size), num_points)
+
+    # One call ahead: the devices compute while the host takes what they have done.
     for first in range(0, num_blocks, per_call):
         blocks = np.minimum(np.arange(first, first + per_call), num_blocks - 1).astype(np.int32)
-        taken = np.minimum(blocks[:, None] * size + np.arange(size), num_points - 1)
-        own = jax.tree.map(lambda x, taken=taken: jax.device_put(x[taken], sharding), points)
-        output = program(jax.device_put(blocks, sharding), own, arguments)
-        # (blocks, ..., size) -> (..., points)
-        piece = jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 0, -2).reshape((*x.shape[1:-1], -1)), output)
-        pieces.append(piece)
-        done = min(num_points, (first + per_call) * size)
-        if progress is not None:
-            progress(done, num_points)
-    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1)[..., :num_points], *pieces)
+
+        def taken(x: np.ndarray, blocks: np.ndarray = blocks) -> jax.Array:
+            own = np.minimum(blocks[:, None] * size + np.arange(size), num_points - 1)
+            return jax.device_put(x[own], sharding)
+
+        output = program(jax.device_put(blocks, sharding), jax.tree.map(taken, points), arguments)
+        outputs, structure = jax.tree.flatten(output)
+        if running is not None:
+            collect(*running)
+        running = first, outputs
+    assert running is not None
+    collect(*running)
+    return jax.tree.unflatten(structure, results)

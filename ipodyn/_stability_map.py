@@ -185,8 +185,9 @@ class MapProblem:
         def run(kernel: Kernel, static: Any, **options: Any) -> dict[str, np.ndarray]:
             region = self.grid.region(first + order, size)
             found = run_points(kernel, static, region, count * cells, size=size, devices=devices, **options)
-            back = np.argsort(order)
-            return {name: x.reshape(cells, count)[:, back] for name, x in found.items()}
+            found = {name: x.reshape(cells, count) for name, x in found.items()}
+            moved = not np.array_equal(order, np.arange(count))
+            return {name: x[:, np.argsort(order)] for name, x in found.items()} if moved else found
 
         found: dict[str, np.ndarray] = {}
         if settings.analytic:

@@ -31,13 +31,12 @@ def devices(settings: Settings) -> Iterator[Row]:
 def dpo(settings: Settings) -> Iterator[Row]:
     import ipodyn
 
-    job = moving_job(4, settings.matrices(32), 500)
-    part = job.part(job.num_trajectories // 8)
+    job = moving_job(4, settings.matrices(32), 1000)
     pair = interleaved(
-        ipodyn_peer.prepare(part, objective=ipodyn.DPO()),
+        ipodyn_peer.prepare(job, objective=ipodyn.DPO()),
         ipodyn_peer.prepare(job),
         settings.repeats,
-        work_a=part.num_rounds,
+        work_a=job.num_rounds,
         work_b=job.num_rounds,
     )
     note = f"{pair.rate_a.median / 1e6:,.1f} against {pair.rate_b.median / 1e6:,.1f} M trajectory-rounds/s"
@@ -48,14 +47,14 @@ def growth(settings: Settings) -> Iterator[Row]:
     """Seconds per trajectory-round at each size over those at the smallest, the sizes in turns."""
     if settings.quick:
         return
-    steps, side = 200, 20
+    steps, side = 3000, 20
     sizes = [10_000, 100_000, 1_000_000, 10_000_000]
     jobs: list[Job] = [moving_job(4, n // side**2, steps, side=side) for n in sizes]
-    # The largest is long enough to be measured twice only.
+    # The largest takes a minute: it is measured once.
     for job, size in list(zip(jobs, sizes, strict=True))[1:]:
-        repeats = min(settings.repeats, 2 if size >= 5e6 else 5)
+        repeats = min(settings.repeats, 1 if size >= 5e6 else 5)
         # The small job several times over, so that both take long enough.
-        again = 20
+        again = 10
         small = ipodyn_peer.prepare(jobs[0])
 
         def many(run=small, again=again) -> None:
