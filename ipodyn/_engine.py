@@ -96,7 +96,9 @@ def run_points(
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     num_blocks = -(-num_points // size)
-    per_call = min(len(devices) * blocks_per_call, -(-num_blocks // len(devices)) * len(devices))
+    # Calls of equal length, so that the last one is no shorter: all are one program, whose surplus would be computed.
+    num_calls = -(-num_blocks // (len(devices) * blocks_per_call))
+    per_call = len(devices) * -(-num_blocks // (len(devices) * num_calls))
     program, sharding = _compiled(kernel, static, size, devices)
     arguments = jax.device_put(arguments, NamedSharding(sharding.mesh, PartitionSpec()))  # once, not at every call
     results: list[np.ndarray] = []

@@ -82,7 +82,7 @@ def memory(settings: Settings) -> Iterator[Row]:
             f"{found['returned'] / 1e6:,.0f} MB are returned; "
             f"{base['rise'] / 1e6:,.0f} MB and {base['returned'] / 1e6:,.0f} MB at the smaller size"
         )
-        value = Spread.of([extra[1] - extra[0]])
+        value = Spread.of([max(extra[1] - extra[0], 0.0)])
         details = {"small": base, "large": found}
         yield Row(f"memory beyond the results, {name}: growth", value, unit="MB", note=note, details=details)
 
