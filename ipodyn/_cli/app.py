@@ -8,6 +8,7 @@ import typer
 
 from . import options as o
 from .diagnose import DiagnoseCommand, recipe_of
+from .doctor import doctor
 from .errors import CommandError, Stopped, one_line
 from .map import MapCommand
 from .reproduce import reproduce
@@ -192,6 +193,7 @@ def _rollout(
 
 
 app.command("reproduce")(reproduce)
+app.command("doctor")(doctor)
 
 
 # The base of what the option parser raises; its module moved between versions of typer.
