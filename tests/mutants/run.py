@@ -227,9 +227,8 @@ def clean(slots: list[Slot], wanted: list[str], slow: bool, seconds: int) -> Non
 def summarise(wanted: list[str], outcomes: dict[str, list[str]], slow: bool) -> bool:
     """A line per area; whether every area is above its bars."""
     good, bar = True, SLOW if slow else QUICK
-    print(
-        f"\n{'area':<12}{'tried':>6}{'killed':>8}{'survived':>10}{'equivalent':>12}{'does not apply':>16}{'share':>8}"
-    )
+    head = ("killed", "survived", "equivalent", "does not apply")
+    print(f"\n{'area':<12}{'tried':>6}" + "".join(f"{name:>16}" for name in head) + f"{'share':>9}")
     for area in wanted:
         n = collections.Counter(outcomes[area])
         judged, tried = n["killed"] + n["survived"], sum(n.values())
