@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -78,9 +78,33 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(list(request.node.name.encode()))
 
 
-@pytest.fixture
-def real_data():
-    """The folder of real preference data; tests that need it skip where it is absent."""
+class Extracts(NamedTuple):
+    """A folder of preference data, and whether it is the published one, whose counts are known."""
+
+    folder: pathlib.Path
+    published: bool
+
+
+@pytest.fixture(scope="session")
+def made_extracts(tmp_path_factory: pytest.TempPathFactory) -> Extracts:
+    """Generated files of the published schemas."""
+    pytest.importorskip("polars")
+    import made_data
+
+    return Extracts(made_data.write(tmp_path_factory.mktemp("made")), False)
+
+
+@pytest.fixture(params=["made", "published"])
+def extracts(request: pytest.FixtureRequest) -> Extracts:
+    """Generated files everywhere; the published ones too, where they lie beside the checkout."""
+    if request.param == "made":
+        return request.getfixturevalue("made_extracts")
     if not SHARED_DATA.is_dir():
-        pytest.skip(f"real preference data not found at {SHARED_DATA.name}/ beside the checkout")
-    return SHARED_DATA
+        pytest.skip(f"{SHARED_DATA.name}/ is not beside the checkout; the generated files stand in")
+    return Extracts(SHARED_DATA, True)
+
+
+@pytest.fixture
+def best_extracts(request: pytest.FixtureRequest) -> Extracts:
+    """The published files where they lie beside the checkout, else generated ones: for tests that take long."""
+    return Extracts(SHARED_DATA, True) if SHARED_DATA.is_dir() else request.getfixturevalue("made_extracts")

@@ -111,18 +111,18 @@ def test_dpo_says_where_it_has_no_scores(rng):
 
 
 @pytest.mark.slow
-def test_real_judgements(rng, real_data, tmp_path):
-    """GPT-4 on seven models: what cannot fail does not, and uniform sampling does fail on some prompts."""
+def test_real_judgements(rng, best_extracts, tmp_path):
+    """A judge on seven models: what cannot fail does not, and uniform sampling does fail on some prompts."""
     import real_data as extracts
 
-    P = ipodyn.data.load_pairs(extracts.qlora(real_data, tmp_path), both_orders=True).P
+    P = ipodyn.data.load_pairs(extracts.qlora(best_extracts.folder, tmp_path), both_orders=True).P
     found = ipodyn.audit(P, objectives=[IPO()])
     share = found.share.sel(objective="IPO")
     assert (share.sel(sampler="designed", axiom=["condorcet", "smith"]) == 1).all()
     assert (share.sel(sampler=["uniform", "skewed"], axiom="smith") < 1).all()
     strong = np.asarray(jax.vmap(ipodyn.strong_order)(jnp.asarray(P)).holds)
     kept = found.holds.sel(axiom="order", objective="IPO").values[strong & found.applies.sel(axiom="order").values]
-    assert kept.all() and len(kept) > 20
+    assert kept.all() and len(kept) > (20 if best_extracts.published else 5)
 
 
 def test_wrong_input_is_named(monkeypatch):

@@ -1,7 +1,8 @@
-"""Real preference data: counts against brute force, and against the published ones where these apply."""
+"""Real and generated preference data: counts against brute force, and against the published ones where these apply."""
 
 import csv
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -35,12 +36,12 @@ def counts(data):
     return len(data), len(data.cyclic()), len(data.strongly_transitive())
 
 
-def check_against_brute_force(data, cyclic, transitive):
+def check_against_brute_force(data):
     np.testing.assert_array_equal(data.cyclic().P, data.P[has_cycle(data.P)])
     np.testing.assert_array_equal(data.strongly_transitive().P, data.P[has_order(data.P)])
     strict = data.strongly_transitive(strict=True)
     np.testing.assert_array_equal(strict.P, data.P[has_order(data.P, strict=True)])
-    assert (len(data.cyclic()), len(data.strongly_transitive())) == (cyclic, transitive)
+    assert len(data) == 0 or 0 < len(data.strongly_transitive()) <= len(data)
     np.testing.assert_array_equal(data.P + data.P.swapaxes(1, 2), 1.0)
     assert (np.diagonal(data.P, axis1=1, axis2=2) == 0.5).all()
 
@@ -50,40 +51,55 @@ def accounts_for_every_row(report, path):
     return report.rows_read == rows == report.rows_used + sum(report.rows_dropped.values())
 
 
-# The expected counts are those published with the extracts, for the same deterministic construction.
-
-
-def test_qlora_complete_tournaments(real_data, tmp_path):
-    path = convert.qlora(real_data, tmp_path)
-    data = ipodyn.data.load_pairs(path, both_orders=True)
-    assert data.P.shape == (841, 7, 7)
-    check_against_brute_force(data, cyclic=64, transitive=214)
-    assert len(data.strongly_transitive(strict=True)) == 0
-    assert accounts_for_every_row(data.report, path)
-    assert data.report.prompts_read == 953 and data.report.prompts_used == 841
-    assert np.isin(data.P, [0, 0.25, 0.5, 0.75, 1]).all()
-
-
-def test_qlora_matrix_equals_one_filled_in_by_hand(real_data, tmp_path):
-    """P_ij = (s_ij + 1 - s_ji) / 2, read off the original file without the loader."""
+def verdicts(extracts, queries="oa"):
+    """{prompt: {(first, second): score of the first}}, read off the original file without the loader."""
     scores = {}
-    with (real_data / "qlora_oa_gpt4_pairs.csv").open() as file:
+    with (extracts.folder / f"qlora_{queries}_gpt4_pairs.csv").open() as file:
         for row in csv.DictReader(file):
-            verdict = row["verdict"]
-            if verdict != "-1":
-                pair = int(row["prompt_id"]), int(row["model_1"]), int(row["model_2"])
-                scores[pair] = {"1": 1.0, "2": 0.0, "3": 0.5}[verdict]
-    data = ipodyn.data.load_pairs(convert.qlora(real_data, tmp_path), both_orders=True)
-    for m in range(0, 841, 60):
-        p = int(data.prompts[m])
+            if row["verdict"] != "-1":
+                prompt, pair = int(row["prompt_id"]), (int(row["model_1"]), int(row["model_2"]))
+                scores.setdefault(prompt, {})[pair] = {"1": 1.0, "2": 0.0, "3": 0.5}[row["verdict"]]
+    return scores
+
+
+def complete(scores, models, group):
+    """The number of (prompt, group) in which every pair was judged in both orders."""
+    groups = list(itertools.combinations(models, group))
+    pairs = [set(itertools.permutations(members, 2)) for members in groups]
+    return sum(wanted <= seen.keys() for seen in scores.values() for wanted in pairs)
+
+
+# The numbers below are those published with the extracts, for the same deterministic construction.
+
+
+def test_qlora_complete_tournaments(extracts, tmp_path):
+    path = convert.qlora(extracts.folder, tmp_path)
+    data = ipodyn.data.load_pairs(path, both_orders=True)
+    scores = verdicts(extracts)
+    assert data.P.shape == (complete(scores, (0, 1, 2, 3, 4, 6, 7), 7), 7, 7)
+    check_against_brute_force(data)
+    assert len(data.cyclic()) > 0 and len(data.strongly_transitive(strict=True)) == 0
+    assert accounts_for_every_row(data.report, path)
+    assert data.report.prompts_read == len(scores) > data.report.prompts_used == len(data)
+    assert np.isin(data.P, [0, 0.25, 0.5, 0.75, 1]).all()
+    if extracts.published:
+        assert counts(data) == (841, 64, 214) and len(scores) == 953
+
+
+def test_qlora_matrix_equals_one_filled_in_by_hand(extracts, tmp_path):
+    """P_ij = (s_ij + 1 - s_ji) / 2, read off the original file without the loader."""
+    scores = verdicts(extracts)
+    data = ipodyn.data.load_pairs(convert.qlora(extracts.folder, tmp_path), both_orders=True)
+    for m in range(0, len(data), 60):
+        seen = scores[int(data.prompts[m])]
         for a, i in enumerate(data.responses[m].tolist()):
             for b, j in enumerate(data.responses[m].tolist()):
                 if i != j:
-                    assert data.P[m, a, b] == (scores[p, i, j] + 1 - scores[p, j, i]) / 2
+                    assert data.P[m, a, b] == (seen[i, j] + 1 - seen[j, i]) / 2
 
 
 @pytest.mark.parametrize(
-    ("queries", "group", "expected"),
+    ("queries", "group", "published"),
     [
         ("oa", 4, (31_951, 351, 25_184)),
         ("oa", 3, (32_599, 96, 30_651)),
@@ -91,39 +107,42 @@ def test_qlora_matrix_equals_one_filled_in_by_hand(real_data, tmp_path):
         ("vicuna", 4, (5_412, 23, 4_200)),
     ],
 )
-def test_qlora_subsets(real_data, tmp_path, queries, group, expected):
-    path = convert.qlora(real_data, tmp_path, queries)
+def test_qlora_subsets(extracts, tmp_path, queries, group, published):
+    path = convert.qlora(extracts.folder, tmp_path, queries)
     data = ipodyn.data.load_pairs(path, group=group, subsets="all", both_orders=True)
-    assert counts(data) == expected
+    models = {"oa": (0, 1, 2, 3, 4, 6, 7), "vicuna": range(8)}[queries]
+    assert len(data) == complete(verdicts(extracts, queries), models, group or len(models))
     assert accounts_for_every_row(data.report, path)
     if group is not None:
-        check_against_brute_force(data, *expected[1:])
+        check_against_brute_force(data)
+    if extracts.published:
+        assert counts(data) == published
 
 
 @pytest.mark.parametrize(
-    ("group", "expected", "strict"), [(3, (467, 1, 455), 21), (4, (132, 0, 117), 0), (5, (20, 0, 16), 0)]
+    ("group", "published", "strict"), [(3, (467, 1, 455), 21), (4, (132, 0, 117), 0), (5, (20, 0, 16), 0)]
 )
-def test_pandalm_subsets(real_data, tmp_path, group, expected, strict):
-    """Scores in sixths: an equal mean of votes must be an equal entry, or strong transitivity is "
-    "miscounted."""
-    path = convert.pandalm(real_data, tmp_path)
+def test_pandalm_subsets(extracts, tmp_path, group, published, strict):
+    """Scores in sixths: an equal mean of votes must be an equal entry, or strong transitivity is miscounted."""
+    path = convert.pandalm(extracts.folder, tmp_path)
     data = ipodyn.data.load_pairs(path, group=group, subsets="all")
-    assert counts(data) == expected
-    assert len(data.strongly_transitive(strict=True)) == strict
-    check_against_brute_force(data, *expected[1:])
+    check_against_brute_force(data)
+    np.testing.assert_allclose(6 * data.P, np.rint(6 * data.P), rtol=0, atol=1e-10)  # means are kept to 2^-40
     assert accounts_for_every_row(data.report, path)
+    if extracts.published:
+        assert counts(data) == published
+        assert len(data.strongly_transitive(strict=True)) == strict
 
 
-@pytest.mark.parametrize(
-    ("name", "matrices", "cyclic", "transitive"), [("hanna", 192, 25.6, 41.1), ("summeval", 400, 20.0, 127.0)]
-)
-def test_ratings_in_disjoint_groups(real_data, tmp_path, name, matrices, cyclic, transitive):
+@pytest.mark.parametrize(("name", "published"), [("hanna", (192, 25.6, 41.1)), ("summeval", (400, 20.0, 127.0))])
+def test_ratings_in_disjoint_groups(extracts, tmp_path, name, published):
     """The published means are over 20 seeded draws of another generator, these over 8. Each count is a sum over
     nearly independent matrices, so binomial at most: means of 20 and 8 differ by sqrt(1 / 20 + 1 / 8) of its
     deviation, and the bound is four of those.
     """
-    path = getattr(convert, name)(real_data, tmp_path)
+    path = getattr(convert, name)(extracts.folder, tmp_path)
     axes = {"hanna": convert.HANNA_AXES, "summeval": convert.SUMMEVAL_AXES}[name]
+    prompts, systems = {"hanna": (48, 11), "summeval": (40, 16)}[name]
     found = []
     for seed in range(8):
         data = ipodyn.data.load_ratings(
@@ -132,32 +151,60 @@ def test_ratings_in_disjoint_groups(real_data, tmp_path, name, matrices, cyclic,
         found.append(counts(data))
         if seed == 0:
             assert accounts_for_every_row(data.report, path)
-            check_against_brute_force(data, *counts(data)[1:])
+            check_against_brute_force(data)
     made, cycles, orders = np.mean(found, axis=0)
-    assert made == matrices
-    for mean, published in ((cycles, cyclic), (orders, transitive)):
-        deviation = np.sqrt(published * (1 - published / matrices))
-        assert abs(mean - published) < 4 * np.sqrt(1 / 20 + 1 / 8) * deviation
+    if not extracts.published:
+        assert made == prompts * (systems // 4) and cycles > 0 and orders > 0
+        return
+    assert made == published[0]
+    for mean, expected in ((cycles, published[1]), (orders, published[2])):
+        deviation = np.sqrt(expected * (1 - expected / made))
+        assert abs(mean - expected) < 4 * np.sqrt(1 / 20 + 1 / 8) * deviation
 
 
-def test_ratings_in_all_subsets(real_data, tmp_path):
+def test_each_entry_is_one_axis_of_its_two_responses(extracts, tmp_path):
+    """sigmoid(r_i - r_j) on one axis, each axis equally often: read off the table without the loader."""
+    path = convert.hanna(extracts.folder, tmp_path)
+    data = ipodyn.data.load_ratings(
+        path, prompt="prompt_id", response="system_id", attributes=convert.HANNA_AXES, group=4
+    )
+    with path.open() as file:
+        ratings = {
+            (int(row["prompt_id"]), int(row["system_id"])): np.array([float(row[a]) for a in convert.HANNA_AXES])
+            for row in csv.DictReader(file)
+        }
+    picked = np.zeros(len(convert.HANNA_AXES))
+    for P, prompt, responses in zip(data.P, data.prompts, data.responses, strict=True):
+        for i, j in itertools.combinations(range(4), 2):
+            gap = ratings[int(prompt), int(responses[i])] - ratings[int(prompt), int(responses[j])]
+            fits = np.abs(P[i, j] - 1 / (1 + np.exp(-gap))) < 1e-12
+            assert fits.any()
+            picked += fits / fits.sum()
+    # Axes that agree share a pair, which only lowers the spread of these counts below the binomial one.
+    expected = picked.sum() / len(picked)
+    assert (np.abs(picked - expected) < 4 * np.sqrt(expected)).all()
+
+
+def test_ratings_in_all_subsets(extracts, tmp_path):
     """31,680 matrices a draw; the published means, 3,981 and 6,691, are over 20 draws. Overlapping subsets
     share responses but not draws, so the spread over draws is about binomial (60 and 73): the bound is five
     of these.
     """
-    path = convert.hanna(real_data, tmp_path)
+    path = convert.hanna(extracts.folder, tmp_path)
     data = ipodyn.data.load_ratings(
         path, prompt="prompt_id", response="system_id", attributes=convert.HANNA_AXES, subsets="all"
     )
     made, cycles, orders = counts(data)
-    assert made == 31_680
-    assert abs(cycles - 3_981) < 5 * 60
-    assert abs(orders - 6_691) < 5 * 73
-    check_against_brute_force(data, cycles, orders)
+    assert made == (96 if extracts.published else 48) * math.comb(11, 4)
+    check_against_brute_force(data)
+    if extracts.published:
+        assert abs(cycles - 3_981) < 5 * 60
+        assert abs(orders - 6_691) < 5 * 73
 
 
-def test_one_attribute_gives_no_cycle(real_data, tmp_path):
+def test_one_attribute_gives_no_cycle(extracts, tmp_path):
     """Entries of one attribute are a Bradley-Terry matrix: strongly transitive, without exception."""
-    path = convert.hanna(real_data, tmp_path)
+    path = convert.hanna(extracts.folder, tmp_path)
     data = ipodyn.data.load_ratings(path, prompt="prompt_id", attributes=["empathy"], subsets="all")
-    assert counts(data) == (31_680, 0, 31_680)
+    number = (96 if extracts.published else 48) * math.comb(11, 4)
+    assert counts(data) == (number, 0, number)

@@ -319,12 +319,12 @@ REDUCED = dataclasses.replace(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hanna", "summeval"])
-def test_claims_on_real_data(real_data, tmp_path, name):
-    """The qualitative claims of the paper, on human ratings."""
+def test_claims_on_real_data(best_extracts, tmp_path, name):
+    """The qualitative claims of the paper, on human ratings; on generated ones, that each is judged."""
     import real_data as files
 
     axes = {"hanna": files.HANNA_AXES, "summeval": files.SUMMEVAL_AXES}[name]
-    path = getattr(files, name)(real_data, tmp_path)
+    path = getattr(files, name)(best_extracts.folder, tmp_path)
     data = ipodyn.data.load_ratings(path, prompt="prompt_id", attributes=list(axes), response="system_id", group=4)
     st = data.strongly_transitive().P[:60]
     material = figures.Material(data.P, data.cyclic().P, st, data.source, False)
@@ -333,6 +333,6 @@ def test_claims_on_real_data(real_data, tmp_path, name):
     found = {each: figures.FIGURES[each].make(REDUCED, material, None).findings for each in wanted}
     judged = {item.claim.name: item for item in figures.judge_claims(found) if item.verdict != "not run"}
     assert len(judged) == 11
-    assert {item.verdict for item in judged.values()} == {"agrees"}, [
+    assert not best_extracts.published or {item.verdict for item in judged.values()} == {"agrees"}, [
         (key, item.verdict, item.found) for key, item in judged.items() if item.verdict != "agrees"
     ]

@@ -148,9 +148,11 @@ def test_smith_sets(rng):
 
 
 @pytest.mark.slow
-def test_real_tournaments(rng, real_data, tmp_path):
+def test_real_tournaments(rng, best_extracts, tmp_path):
     """Groups of models from the arena's human votes and from the mean of QLoRA's per-prompt tournaments."""
-    votes = np.genfromtxt(real_data / "arena_ppr_votes.csv", delimiter=",", dtype=None, names=True, encoding="utf-8")
+    votes = np.genfromtxt(
+        best_extracts.folder / "arena_ppr_votes.csv", delimiter=",", dtype=None, names=True, encoding="utf-8"
+    )
     votes = votes[votes["judge"] == "human"]
     arena = np.full((20, 20), 0.5)
     for a, b, won, lost, ties in zip(
@@ -158,7 +160,7 @@ def test_real_tournaments(rng, real_data, tmp_path):
     ):
         arena[a, b] = (won + ties / 2) / (won + lost + ties)
         arena[b, a] = 1 - arena[a, b]
-    qlora = ipodyn.data.load_pairs(convert.qlora(real_data, tmp_path), both_orders=True).P.mean(axis=0)
+    qlora = ipodyn.data.load_pairs(convert.qlora(best_extracts.folder, tmp_path), both_orders=True).P.mean(axis=0)
     chosen = rng.permutation(list(itertools.combinations(range(20), 4)))[:500]
     groups = [arena[np.ix_(g, g)] for g in chosen] + [qlora[np.ix_(g, g)] for g in itertools.combinations(range(7), 4)]
     P = np.stack(groups)

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 AREAS: dict[str, dict[str, str]] = {
     "loops": {
         "_loop": "loop contract",
-        "_rollout": "rollout early_leaving",
+        "_rollout": "rollout early_leaving sweep",
         "_chunk_kernel": "chunk_kernel early_leaving",
         "_regimes": "regimes",
         "_simplex": "simplex",
