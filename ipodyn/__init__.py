@@ -29,7 +29,6 @@ from ._critical import critical_lam as critical_lam
 from ._detection import SmallestSample as SmallestSample
 from ._detection import smallest_sample as smallest_sample
 from ._diagnosis import Diagnosis as Diagnosis
-from ._diagnosis import Recommendation as Recommendation
 from ._diagnosis import diagnose as diagnose
 from ._empirical import draw_wins as draw_wins
 from ._empirical import empirical_optimum as empirical_optimum
@@ -61,6 +60,7 @@ from ._preferences import check_policy as check_policy
 from ._preferences import check_positive as check_positive
 from ._preferences import check_preference as check_preference
 from ._preferences import check_unit_interval as check_unit_interval
+from ._recommendation import Recommendation as Recommendation
 from ._regimes import Regime as Regime
 from ._regimes import RegimeThresholds as RegimeThresholds
 from ._regimes import classify as classify

@@ -2,55 +2,24 @@ r"""The diagnosis of a loop over many prompts: which of them are at risk, why, a
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Float, Int
 
-from ._critical import CODES, solve_critical
+from ._critical import CODES
 from ._engine import ProgressCallback
-from ._fixed_point import solve_fixed_point
-from ._hodge import hodge_split
-from ._loop import MRS
 from ._objectives import IPO, AbstractObjective
 from ._preferences import check_alpha, check_beta, check_lam, check_policy, check_preference
-from ._results import RESULTS
-from ._simplex import entropy, kl_divergence
-from ._stability import solve_stability
-from ._structure import has_cycle, strong_order
+from ._prompts import Facts, Prompts, Report, Shared
+from ._recommendation import Recommendation, calm, recommend, worst_first
 from ._types import PolicyLike
 
-BLOCK, SMALL_BLOCK = 256, 32  # prompts at once: two compiled shapes serve any number of them
 CLOSE = 0.95  # a spectral radius from here on counts as close to the boundary
 COLLAPSED = 0.05  # an entropy below this share of log K counts as a collapse, as in `RegimeThresholds`
-POSTERIOR_DRAWS = 64
-PRIOR = 0.5  # pseudo-wins of either side (Jeffreys)
-RECOMMENDED = {"share": 0.95, "radius_max": 0.95, "entropy_share": 0.1}
 
 # What a prompt can be; worst first. `unknown` had no fixed point that could be certified.
 VERDICTS = ("unanchored", "unknown", "unstable", "close", "collapsed", "calm")
 AT_RISK = ("unanchored", "unknown", "unstable", "close", "collapsed")
-
-
-@dataclasses.dataclass(frozen=True)
-class Recommendation:
-    """A setting at which 95 % of the prompts settle with margin, changing as little as possible.
-
-    With margin is: a radius below 0.95 and an entropy of at least 10 % of log K.
-
-    - `changed`: what differs from the user's setting, "nothing", "beta" or "alpha"; "infeasible" where neither alone
-      suffices (then the numbers are the user's). - `share`: of the prompts that settle with margin there.
-    """
-
-    alpha: float
-    beta: float
-    lam: float
-    changed: str
-    share: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,79 +115,6 @@ def _edge(critical: np.ndarray, share: float) -> float:
     return float(values[values.size - math.ceil(share * values.size - 1e-9)])
 
 
-class _Facts(NamedTuple):
-    """What is computed of one block, prompts last."""
-
-    policy: Array | np.ndarray
-    entropy: Array | np.ndarray
-    drift: Array | np.ndarray
-    solved: Array | np.ndarray
-    hopeless: Array | np.ndarray
-    residual: Array | np.ndarray
-    radius: Array | np.ndarray
-    omega: Array | np.ndarray
-    period: Array | np.ndarray
-
-
-@eqx.filter_jit
-def _facts(loop: MRS) -> _Facts:
-    star = solve_fixed_point(loop)
-    found = solve_stability(loop, star.policy)
-    spread = entropy(star.policy)
-    drift = kl_divergence(star.policy, loop.pi_ref)
-    solved = star.result == RESULTS.successful
-    hopeless = star.result == RESULTS.diverging_scores  # at every alpha, beta and lam
-    return _Facts(star.policy, spread, drift, solved, hopeless, star.residual, found.radius, found.omega, found.period)
-
-
-@eqx.filter_jit
-def _critical(loop: MRS, ends: Array) -> Array:
-    """Critical alpha, beta and lam, (3, prompts): one search, because compiling it is what takes time."""
-    M, kinds = loop.alpha.shape[0], len(CODES)
-    loops = jax.tree.map(lambda x: jnp.concatenate([x] * kinds, axis=-1), loop)
-    which = jnp.repeat(jnp.arange(kinds, dtype=jnp.int32), M)
-    return solve_critical(loops, which, jnp.repeat(ends, M)).value.reshape(kinds, M)
-
-
-class _Structure(NamedTuple):
-    """Of one matrix."""
-
-    cyclic: Array
-    strongly_transitive: Array
-    cyclic_share: Array
-    triangle: Int[Array, " 3"]
-    curl: Array
-    triangle_share: Array
-
-
-@jax.jit
-@jax.vmap
-def _structure(P: Array) -> _Structure:
-    split = hodge_split(P)
-    if split.curl.shape[0] == 0:  # two responses have no triangle
-        none = jnp.zeros((), P.dtype)
-        return _Structure(has_cycle(P), strong_order(P).holds, none, jnp.zeros(3, jnp.int32), none, none)
-    worst = jnp.argmax(split.share)
-    i, j, k = split.triangles[worst]
-    forward = split.curl[worst] >= 0
-    triangle = jnp.where(forward, jnp.stack([i, j, k]), jnp.stack([i, k, j]))
-    return _Structure(
-        has_cycle(P),
-        strong_order(P).holds,
-        split.cyclic_share,
-        triangle,
-        jnp.abs(split.curl[worst]),
-        split.share[worst],
-    )
-
-
-def _blocks(M: int) -> list[tuple[np.ndarray, int]]:
-    """Indices of every block, padded by its last one, and how many are real."""
-    size = BLOCK if M > SMALL_BLOCK else SMALL_BLOCK
-    starts = range(0, M, size)
-    return [(np.minimum(np.arange(first, first + size), M - 1), min(size, M - first)) for first in starts]
-
-
 def _verdicts(facts: dict[str, np.ndarray], K: int, alpha: float) -> np.ndarray:
     radius = facts["radius"]
     collapsed = facts["entropy"] < COLLAPSED * math.log(K)
@@ -230,47 +126,35 @@ def _verdicts(facts: dict[str, np.ndarray], K: int, alpha: float) -> np.ndarray:
     return np.full_like(verdict, "unanchored", dtype="<U10") if alpha == 1 else verdict.astype("<U10")
 
 
-class _Setting(NamedTuple):
-    """A value of one parameter, and the share of the prompts that settle with margin there."""
-
-    value: float
-    share: float
+# What a prompt costs, in fixed points: measured, and the same to within a factor of two for other K and MRS-DPO.
+COST = {"facts": 1.0, "critical": 60.0, "posterior": 64.0, "recommendation": 10.0}
 
 
-def _lower(name: str, value: float, calm_share: Callable[[float], float]) -> _Setting | None:
-    """The largest value below the user's at which enough prompts settle with margin: down a ladder, then bisection."""
-    rungs = value * 2.0 ** (-np.arange(1, 81) / 8) if name == "beta" else np.linspace(value, 0, 33)[1:]
-    above = value
-    for rung in rungs:
-        if calm_share(float(rung)) >= RECOMMENDED["share"]:
-            break
-        above = float(rung)
-    else:
-        return None
-    below = float(rung)
-    for _ in range(10):
-        middle = (above + below) / 2
-        above, below = (above, middle) if calm_share(middle) >= RECOMMENDED["share"] else (middle, below)
-    return _Setting(below, calm_share(below))
+class _Work:
+    """How much of the whole is done, told as a number of prompts: each counts by what it costs."""
 
+    def __init__(self, M: int, *, counted: bool, progress: ProgressCallback | None):
+        self.M, self.progress = M, progress
+        self.total = M * sum(cost for name, cost in COST.items() if counted or name != "posterior")
+        self.done = 0.0
 
-def _recommend(
-    calm_share: Callable[..., float], reachable: float, alpha: float, beta: float, lam: float
-) -> Recommendation:
-    """The user's own setting if it is safe with margin; else less beta; else less alpha.
+    def part(self, name: str, prompts: int) -> Report:
+        """What to call with the share that is done of one kind of work on some prompts."""
+        before = self.done
 
-    `reachable`: the share of the prompts that can settle at any setting.
-    """
-    own = calm_share()
-    if own >= RECOMMENDED["share"]:
-        return Recommendation(alpha, beta, lam, "nothing", own)
-    if reachable < RECOMMENDED["share"]:
-        return Recommendation(alpha, beta, lam, "infeasible", own)
-    if alpha < 1 and (found := _lower("beta", beta, lambda beta: calm_share(beta=beta))) is not None:
-        return Recommendation(alpha, found.value, lam, "beta", found.share)
-    if alpha > 0 and (found := _lower("alpha", alpha, lambda alpha: calm_share(alpha=alpha))) is not None:
-        return Recommendation(found.value, beta, lam, "alpha", found.share)
-    return Recommendation(alpha, beta, lam, "infeasible", own)
+        def report(share: float) -> None:
+            self.done = before + share * prompts * COST[name]
+            if self.progress is not None:
+                self.progress(min(int(self.M * self.done / self.total), self.M - 1), self.M)
+
+        return report
+
+    def add(self, name: str, prompts: int, share: float) -> None:
+        self.part(name, prompts)(share)
+
+    def finished(self) -> None:
+        if self.progress is not None:
+            self.progress(self.M, self.M)
 
 
 def diagnose(
@@ -309,93 +193,81 @@ def diagnose(
     matrices = matrices[None] if matrices.ndim == 2 else matrices
     for check, value in ((check_alpha, alpha), (check_beta, beta), (check_lam, lam)):
         check(value)
-    alpha, beta, lam = float(alpha), float(beta), float(lam)
+    point = {"alpha": float(alpha), "beta": float(beta), "lam": float(lam)}
     M, K = matrices.shape[:2]
     objective = IPO() if objective is None else objective
     policies = {}
     for name, policy in (("pi_ref", pi_ref), ("pi_0", pi_0)):
-        policies[name] = np.full(K, 1 / K) if policy is None else check_policy(np.asarray(policy), K, name=name)
+        policy = np.full(K, 1 / K) if policy is None else check_policy(np.asarray(policy), K, name=name)
+        policies[name] = policy.astype(matrices.dtype)
 
-    def loop_of(P: np.ndarray, **changed: float) -> MRS:
-        size = len(P)
-        point = {"alpha": alpha, "beta": beta, "lam": lam} | changed
-        columns = {name: np.tile(policy[:, None], (1, size)) for name, policy in policies.items()}
-        scalars = {name: np.full(size, value, P.dtype) for name, value in point.items()}
-        return MRS(np.moveaxis(P, 0, -1), **scalars, **columns, objective=objective)
-
-    def found_in(block: np.ndarray, real: int, **changed: float) -> _Facts:
-        return _Facts(*(np.asarray(x)[..., :real] for x in _facts(loop_of(block, **changed))))
-
-    structures, facts = [], []
-    for indices, real in _blocks(M):
-        structures.append([np.asarray(x)[:real] for x in _structure(jnp.asarray(matrices[indices]))])
-        facts.append(found_in(matrices[indices], real))
-    shape = dict(zip(_Structure._fields, (np.concatenate(x) for x in zip(*structures, strict=True)), strict=True))
-    known = dict(zip(_Facts._fields, (np.concatenate(x, axis=-1) for x in zip(*facts, strict=True)), strict=True))
-    known["policy"] = known["policy"].T
-    hopeful = np.flatnonzero(~known.pop("hopeless"))  # the others cost time at every setting, and are settled
-
-    largest = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # the order of `CODES`
-    critical = {name: np.full(M, np.nan, matrices.dtype) for name in largest}
-    for indices, real in _blocks(hopeful.size):
-        loop = loop_of(matrices[hopeful[indices]])
-        values = np.asarray(_critical(loop, jnp.asarray(list(largest.values()), loop.P.dtype)))
-        for name, row in zip(largest, values, strict=True):
-            critical[name][hopeful[indices[:real]]] = row[:real]
-        if progress is not None:
-            progress(M - hopeful.size + int(indices[real - 1]) + 1, M)
-    for name in ("policy", "entropy", "drift", "radius", "omega", "period"):
-        hole = ~known["solved"]
-        known[name] = np.where(hole[:, None] if name == "policy" else hole, np.nan, known[name])
-
-    floor = RECOMMENDED["entropy_share"] * math.log(K)
-
-    def calm_share(**changed: float) -> float:
-        calm = 0
-        for indices, real in _blocks(hopeful.size):
-            facts = found_in(matrices[hopeful[indices]], real, **changed)
-            good = facts.solved & (facts.radius < RECOMMENDED["radius_max"]) & (facts.entropy >= floor)
-            calm += int(good.sum())
-        return calm / M
-
-    nothing = np.full(M, np.nan)
-    sure = (nothing, nothing, nothing)
     if counts is not None:
-        sure = _posterior(loop_of, matrices, np.asarray(counts, matrices.dtype).reshape(matrices.shape), seed)
+        counts = _checked_counts(counts, matrices)
+    scalars = {name: np.asarray(value, matrices.dtype) for name, value in point.items()}
+    prompts = Prompts.of(matrices, Shared(**scalars, **policies, objective=objective))
+    work = _Work(M, counted=counts is not None, progress=progress)
+    pieces = [
+        _piece(prompts, np.arange(first, min(first + prompts.batch, M)), counts, seed, work)
+        for first in range(0, M, prompts.batch)
+    ]
+    found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    del pieces
+    facts = Facts(**{name: found[name].T for name in Facts._fields})
+    order = worst_first(facts)
+    order = order[~found.pop("hopeless")[order]]  # the others cost time at every setting, and are settled
+    own = float(np.count_nonzero(calm(facts, K))) / M
+    recommendation = recommend(prompts, order, own, **point)
+    for name in ("policy", "entropy", "drift", "radius", "omega", "period"):
+        hole = ~found["solved"]
+        found[name] = np.where(hole[:, None] if name == "policy" else hole, np.nan, found[name])
+    work.finished()
     return Diagnosis(
-        alpha=alpha,
-        beta=beta,
-        lam=lam,
+        alpha=point["alpha"],
+        beta=point["beta"],
+        lam=point["lam"],
         objective=type(objective).__name__,
-        **shape,
-        **known,
-        **{f"critical_{name}": values for name, values in critical.items()},
-        verdict=_verdicts(known, K, alpha),
+        **found,
+        verdict=_verdicts(found, K, point["alpha"]),
         counted=counts is not None,
-        stable_probability=sure[0],
-        radius_low=sure[1],
-        radius_high=sure[2],
-        recommendation=_recommend(calm_share, hopeful.size / M, alpha, beta, lam),
+        recommendation=recommendation,
     )
 
 
-def _posterior(
-    loop_of: Callable[[np.ndarray], MRS], P: np.ndarray, counts: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of posterior draws that are stable, and the 5 % and 95 % quantiles of the radius, for every prompt."""
-    # Drawn by NumPy: what `posterior_preferences` draws, without compiling JAX's sampler, which takes longer than all
-    # that follows.
-    M, K = P.shape[:2]
-    i, j = np.triu_indices(K, 1)
-    wins = counts * P + PRIOR
-    upper = np.random.default_rng(seed).beta(wins[:, i, j], wins[:, j, i], (POSTERIOR_DRAWS, M, i.size))
-    drawn = np.full((M * POSTERIOR_DRAWS, K, K), 0.5, P.dtype)
-    flat = np.swapaxes(upper, 0, 1).reshape(-1, i.size).astype(P.dtype)
-    drawn[:, i, j], drawn[:, j, i] = flat, 1 - flat
-    radii = []
-    for indices, real in _blocks(len(drawn)):
-        facts = _facts(loop_of(drawn[indices]))
-        radii.append(np.where(facts.solved, facts.radius, np.inf)[:real])
-    radius = np.concatenate(radii).reshape(M, POSTERIOR_DRAWS)
-    low, high = np.quantile(radius, (0.05, 0.95), axis=1)
-    return np.mean(radius < 1, axis=1), low, high
+def _checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
+    numbers = np.asarray(counts, matrices.dtype)
+    if numbers.shape not in (matrices.shape, matrices.shape[1:] if len(matrices) == 1 else ()):
+        raise ValueError(f"`counts` has shape {numbers.shape}; it must be {matrices.shape}, as `P` is.")
+    if not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise ValueError("`counts` holds numbers below 0 or none at all; give numbers of comparisons, 0 or more.")
+    return numbers.reshape(matrices.shape)
+
+
+def _piece(
+    prompts: Prompts, which: np.ndarray, counts: np.ndarray | None, seed: int, work: _Work
+) -> dict[str, np.ndarray]:
+    """All that is said of some prompts one by one, which stand first."""
+    facts = prompts.facts(which)
+    found = {name: np.asarray(x).T for name, x in (facts._asdict() | prompts.structure(which)._asdict()).items()}
+    work.add("facts", which.size, 1.0)
+
+    # Like next to like: blocks then end together. Those without finite scores at any setting are left out.
+    order = worst_first(facts)
+    order = order[~found["hopeless"][order]]
+    critical = np.full((len(CODES), which.size), np.nan, prompts.P.dtype)
+    critical[:, order] = prompts.critical(which[order], work.part("critical", which.size))
+    found |= {f"critical_{name}": row for name, row in zip(CODES, critical, strict=True)}
+
+    found |= dict.fromkeys(("stable_probability", "radius_low", "radius_high"), np.full(which.size, np.nan))
+    if counts is not None:
+        radius = np.sort(prompts.posterior_radius(which, counts, seed, work.part("posterior", which.size)), axis=1)
+        found["stable_probability"] = np.mean(radius < 1, axis=1)
+        found["radius_low"], found["radius_high"] = _quantile(radius, 0.05), _quantile(radius, 0.95)
+    return found
+
+
+def _quantile(rows: np.ndarray, share: float) -> np.ndarray:
+    """That of each sorted row, linear between neighbours, inf next to inf (which `np.quantile` makes NaN)."""
+    below, rest = divmod(share * (rows.shape[1] - 1), 1)
+    low, high = rows[:, int(below)], rows[:, int(below) + 1]
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(high), high, low + rest * (high - low))

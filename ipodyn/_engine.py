@@ -1,6 +1,7 @@
 """The blocked engine: one kernel over millions of points, batch axis last, on all devices, in bounded memory."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,20 +86,25 @@ def run_points(
     devices: Devices | None = None,
     progress: ProgressCallback | None = None,
     blocks_per_call: int = BLOCKS_PER_CALL,
+    full_calls: bool = False,
     points: Any = None,
 ) -> Any:
     """`kernel(static, arguments, indices)` for the points 0 .. num_points - 1, as NumPy arrays with the points last.
 
     `kernel` and `static` are hashable (a module-level function and its settings), so that one compilation serves every
-    call; `arguments` are arrays. `points` are NumPy arrays (num_points,): the kernel gets its block's as a fourth
-    argument. The indices of a block are consecutive; surplus points of the last block run over the end, and what comes
-    of them is dropped. Memory on the devices is that of the blocks in flight, whatever `num_points`.
+    call; `arguments` are arrays. `points` are NumPy arrays (num_points, ...): the kernel gets its block's as a fourth
+    argument. Where they would not all fit, it is a function that makes them for indices (blocks, size), which run on
+    from each other; it is called while the devices are busy with what it made before. The indices of a block are
+    consecutive; surplus points of the last block run over the end, and what comes of them is dropped. `full_calls`: all
+    calls have `blocks_per_call` blocks a device, so that one compilation serves any number of points; what is surplus
+    in the last is computed. Memory on the devices is that of the blocks in flight, whatever `num_points`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     num_blocks = -(-num_points // size)
     # Calls of equal length, so that the last one is no shorter: all are one program, whose surplus would be computed.
-    num_calls = -(-num_blocks // (len(devices) * blocks_per_call))
-    per_call = len(devices) * -(-num_blocks // (len(devices) * num_calls))
+    per_call = len(devices) * blocks_per_call
+    if not full_calls:
+        per_call = len(devices) * -(-num_blocks // (len(devices) * -(-num_blocks // per_call)))
     program, sharding = _compiled(kernel, static, size, devices)
     arguments = jax.device_put(arguments, NamedSharding(sharding.mesh, PartitionSpec()))  # once, not at every call
     results: list[np.ndarray] = []
@@ -120,12 +126,9 @@ def run_points(
     # One call ahead: the devices compute while the host takes what they have done.
     for first in range(0, num_blocks, per_call):
         blocks = np.minimum(np.arange(first, first + per_call), num_blocks - 1).astype(np.int32)
-
-        def taken(x: np.ndarray, blocks: np.ndarray = blocks) -> jax.Array:
-            own = np.minimum(blocks[:, None] * size + np.arange(size), num_points - 1)
-            return jax.device_put(x[own], sharding)
-
-        output = program(jax.device_put(blocks, sharding), jax.tree.map(taken, points), arguments)
+        own = np.minimum(blocks[:, None].astype(np.int64) * size + np.arange(size), num_points - 1)
+        given = points(own) if callable(points) else jax.tree.map(operator.itemgetter(own), points)
+        output = program(jax.device_put(blocks, sharding), jax.device_put(given, sharding), arguments)
         outputs, structure = jax.tree.flatten(output)
         if running is not None:
             collect(*running)

@@ -13,7 +13,8 @@ from data_files import helpsteer
 from preferences import complementary
 
 import ipodyn
-from ipodyn._diagnosis import VERDICTS, _structure
+from ipodyn._diagnosis import VERDICTS
+from ipodyn._prompts import Prompts, Shared
 
 pytest.importorskip("typer")
 polars = pytest.importorskip("polars")
@@ -96,8 +97,10 @@ def test_critical_values_are_those_of_the_functions_called_directly(matrices, fo
 
 def test_the_worst_triangle_by_hand(rng):
     P = complementary(rng.uniform(0, 1, (32, 5, 5)))
-    A, found = P - 0.5, _structure(P)
-    for index, (i, j, k) in enumerate(np.asarray(found.triangle)):
+    one = np.ones(())
+    any_loop = Shared(one, one, one, np.full(5, 0.2), np.full(5, 0.2), ipodyn.IPO())
+    A, found = P - 0.5, Prompts.of(P, any_loop).structure(np.arange(32))
+    for index, (i, j, k) in enumerate(np.asarray(found.triangle).T):
         curls = [
             abs(A[index, a, b] + A[index, b, c] + A[index, c, a]) for a, b, c in itertools.combinations(range(5), 3)
         ]

@@ -1,0 +1,226 @@
+r"""Many prompts in one loop: fixed points, critical values, posteriors; any number of prompts, in bounded memory."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ._critical import CODES, solve_critical
+from ._engine import block_size, run_points
+from ._fixed_point import solve_fixed_point
+from ._hodge import hodge_split
+from ._loop import MRS
+from ._objectives import AbstractObjective
+from ._results import RESULTS
+from ._simplex import entropy, kl_divergence
+from ._stability import solve_stability
+from ._structure import has_cycle, strong_order
+
+SMALL, BATCH = (
+    32,
+    8192,
+)  # points of one call to the devices: at most so many prompts, and a large set; each compiles once
+LARGEST = {
+    "alpha": 0.9999,
+    "beta": 1e4,
+    "lam": 1.0,
+}  # ends of the searches for critical values, in the order of `CODES`
+POSTERIOR_DRAWS = 64
+PRIOR = 0.5  # pseudo-wins of either side (Jeffreys)
+
+Report = Callable[[float], None]  # called with the share of the work in hand that is done
+
+
+class Shared(eqx.Module):
+    """A loop without its preferences: what all prompts have in common."""
+
+    alpha: Float[Array | np.ndarray, ""]
+    beta: Float[Array | np.ndarray, ""]
+    lam: Float[Array | np.ndarray, ""]
+    pi_ref: Float[Array | np.ndarray, " K"]
+    pi_0: Float[Array | np.ndarray, " K"]
+    objective: AbstractObjective
+
+    def loops(self, P: Float[Array, "S K K"]) -> MRS:
+        """The loops of a block of prompts, batch axis behind."""
+        S, K = P.shape[:2]
+        scalars = {name: jnp.broadcast_to(getattr(self, name), (S,)) for name in CODES}
+        policies = {name: jnp.broadcast_to(getattr(self, name)[:, None], (K, S)) for name in ("pi_ref", "pi_0")}
+        return MRS(jnp.moveaxis(P, 0, -1), **scalars, **policies, objective=self.objective)
+
+
+class Facts(NamedTuple):
+    """Of the fixed points of prompts, which stand last."""
+
+    policy: Array | np.ndarray
+    entropy: Array | np.ndarray
+    drift: Array | np.ndarray
+    solved: Array | np.ndarray
+    hopeless: Array | np.ndarray  # at every alpha, beta and lam
+    residual: Array | np.ndarray
+    radius: Array | np.ndarray
+    omega: Array | np.ndarray
+    period: Array | np.ndarray
+
+
+class Structure(NamedTuple):
+    """Of matrices, which stand last: as `has_cycle`, `strong_order` and `hodge_split` say, and the worst triangle."""
+
+    cyclic: Array | np.ndarray
+    strongly_transitive: Array | np.ndarray
+    cyclic_share: Array | np.ndarray
+    triangle: Int[Array | np.ndarray, "3 *batch"]
+    curl: Array | np.ndarray
+    triangle_share: Array | np.ndarray
+
+
+def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> Facts:
+    loop = shared.loops(P)
+    star = solve_fixed_point(loop)
+    found = solve_stability(loop, star.policy)
+    spread = entropy(star.policy)
+    drift = kl_divergence(star.policy, loop.pi_ref)
+    solved = star.result == RESULTS.successful
+    hopeless = star.result == RESULTS.diverging_scores
+    return Facts(star.policy, spread, drift, solved, hopeless, star.residual, found.radius, found.omega, found.period)
+
+
+def _critical(
+    static: None, shared: Shared, index: Int[Array, " S"], given: tuple[Float[Array, "S K K"], Int[Array, " S"]]
+) -> Array:
+    """Critical values of the parameter that each point names: one search, because compiling it is what takes time."""
+    P, which = given
+    ends = jnp.asarray([LARGEST[name] for name in CODES], P.dtype)
+    return solve_critical(shared.loops(P), which, ends[which]).value
+
+
+def _structure(static: None, nothing: None, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> Structure:
+    return jax.vmap(_structure_of, out_axes=-1)(P)
+
+
+def _structure_of(P: Float[Array, "K K"]) -> Structure:
+    split = hodge_split(P)
+    if split.curl.shape[0] == 0:  # two responses have no triangle
+        none = jnp.zeros((), P.dtype)
+        return Structure(has_cycle(P), strong_order(P).holds, none, jnp.zeros(3, jnp.int32), none, none)
+    worst = jnp.argmax(split.share)
+    i, j, k = split.triangles[worst]
+    forward = split.curl[worst] >= 0
+    triangle = jnp.where(forward, jnp.stack([i, j, k]), jnp.stack([i, k, j]))
+    curl, share = jnp.abs(split.curl[worst]), split.share[worst]
+    return Structure(has_cycle(P), strong_order(P).holds, split.cyclic_share, triangle, curl, share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Matrices (M, K, K) on the host and the loop that they go through; methods compute things of any of them.
+
+    `size` points make a block, `blocks` of them a call to each device: `batch` points, however many there are in all.
+    """
+
+    P: np.ndarray
+    shared: Shared
+    size: int
+    blocks: int
+
+    @classmethod
+    def of(cls, P: np.ndarray, shared: Shared) -> "Prompts":
+        M, K = P.shape[:2]
+        devices = jax.local_device_count()
+        if M <= SMALL:
+            return cls(P, shared, max(SMALL // devices, 1), 1)
+        size = block_size(K, P.dtype.itemsize, num_points=M)
+        wanted = min(BATCH, 1 << (M - 1).bit_length())
+        return cls(P, shared, size, max(wanted // (size * devices), 1))
+
+    @property
+    def batch(self) -> int:
+        return self.size * self.blocks * jax.local_device_count()
+
+    def _run(self, kernel: Any, arguments: Any, number: int, points: Any, report: Report | None = None) -> Any:
+        return run_points(
+            kernel,
+            None,
+            arguments,
+            number,
+            size=self.size,
+            blocks_per_call=self.blocks,
+            full_calls=True,
+            points=points,
+            progress=None if report is None else lambda done, total: report(done / total),
+        )
+
+    def structure(self, prompts: np.ndarray) -> Structure:
+        """What the preferences of some prompts are like."""
+        return self._run(_structure, None, prompts.size, lambda own: self.P[prompts[own]])
+
+    def facts(self, prompts: np.ndarray, **changed: float) -> Facts:
+        """The fixed points of some prompts, with parameters changed."""
+        dtype = self.P.dtype
+        names = list(changed)
+        values = [np.asarray(value, dtype) for value in changed.values()]
+        shared = eqx.tree_at(lambda shared: [getattr(shared, name) for name in names], self.shared, values)
+        return self._run(_facts, shared, prompts.size, lambda own: self.P[prompts[own]])
+
+    def critical(self, prompts: np.ndarray, report: Report | None = None) -> np.ndarray:
+        """Critical values of some prompts, (3, prompts), in the order of `CODES`."""
+        kinds = len(CODES)
+
+        def given(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            which, place = np.divmod(own, prompts.size)
+            return self.P[prompts[place]], which.astype(np.int32)
+
+        if prompts.size == 0:
+            return np.zeros((kinds, 0), self.P.dtype)
+        found = self._run(_critical, self.shared, kinds * prompts.size, given, report)
+        return found.reshape(kinds, prompts.size)
+
+    def posterior_radius(
+        self, prompts: np.ndarray, counts: np.ndarray, seed: int, report: Report | None = None
+    ) -> np.ndarray:
+        """Spectral radii of draws of P given counts (M, K, K), (prompts, draws); inf where a draw could not be solved.
+
+        What is drawn for a prompt depends on the seed and its place in the set alone.
+        """
+        K = self.P.shape[-1]
+        i, j = np.triu_indices(K, 1)
+
+        def drawn(own: np.ndarray) -> np.ndarray:
+            place, draw = np.divmod(own, POSTERIOR_DRAWS)
+            first = int(place.min())
+            here = prompts[first : int(place.max()) + 1]
+            wins = counts[here] * self.P[here]
+            upper = posterior_draws(seed, here, wins[:, i, j], wins[:, j, i])
+            flat = upper[place - first, draw].astype(self.P.dtype)
+            matrices = np.full((*own.shape, K, K), 0.5, self.P.dtype)
+            matrices[..., i, j], matrices[..., j, i] = flat, 1 - flat
+            return matrices
+
+        facts = self._run(_facts, self.shared, POSTERIOR_DRAWS * prompts.size, drawn, report)
+        return np.where(facts.solved, facts.radius, np.inf).reshape(prompts.size, POSTERIOR_DRAWS)
+
+
+def posterior_draws(
+    seed: int, prompts: np.ndarray, wins: np.ndarray, losses: np.ndarray
+) -> Float[np.ndarray, "prompts draws pairs"]:
+    """Draws of P_ij for the pairs i < j of prompts: Beta(wins + 1/2, losses + 1/2), each prompt from a key of its own.
+
+    - `prompts` (n,): their places in the set. - `wins`, `losses`: shape (n, pairs), of i over j and of j over i.
+
+    Drawn by NumPy: what `posterior_preferences` draws, without compiling JAX's sampler, which takes longer than all
+    that follows.
+    """
+    word = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    bits = np.random.Philox(key=np.array([word, 0], np.uint64))
+    generator, state = np.random.Generator(bits), bits.state
+    upper = np.empty((len(prompts), POSTERIOR_DRAWS, wins.shape[-1]))
+    for row, prompt in enumerate(prompts.tolist()):
+        state["state"]["key"][1] = prompt  # a new stream, from its start; making a generator takes ten times as long
+        bits.state = state
+        upper[row] = generator.beta(wins[row] + PRIOR, losses[row] + PRIOR, upper.shape[1:])
+    return upper
