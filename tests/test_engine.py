@@ -68,6 +68,24 @@ def test_points_bring_their_own_values(num_points):
     np.testing.assert_array_equal(found, own * np.arange(num_points))
 
 
+def test_points_made_as_they_are_wanted():
+    """Rows made by a function of the indices, in full calls: one trace serves any number of points."""
+    made, traces = [], []
+
+    def kernel(static, arguments, index, own):
+        traces.append(1)
+        return jnp.sum(own, axis=-1)
+
+    def rows(own):
+        made.append(own.size)
+        return np.stack([own, 10.0 * own], axis=-1)
+
+    for num_points in (5, 100, 1000):
+        found = run_points(kernel, None, (), num_points, size=8, blocks_per_call=3, full_calls=True, points=rows)
+        np.testing.assert_array_equal(found, 11.0 * np.arange(num_points))
+    assert len(traces) == 1 and set(made) == {2 * 3 * 8}  # never more at a time than a call on two devices takes
+
+
 def test_blocks_shrink_as_matrices_grow():
     sizes = [block_size(K, 4) for K in (2, 3, 4, 8, 16, 64)]
     assert sizes == sorted(sizes, reverse=True)

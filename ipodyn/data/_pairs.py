@@ -3,7 +3,6 @@
 import math
 import os
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,19 +11,12 @@ from ._matrices import from_upper
 from ._report import DataError, LoadReport, counted
 from ._set import PreferenceSet
 from ._tables import ids, label_array, numbers, read_table, require_columns
+from ._tournaments import Tournaments, tournaments
 
 _WEIGHT = "weight"  # read where the table has it, unless another column is named
 
-
-class _Tournament(NamedTuple):
-    """The comparisons of one prompt among its `n` responses."""
-
-    members: np.ndarray  # (n,) response ranks, increasing
-    P: np.ndarray  # (n, n) Pr(i beats j); NaN where the pair was not (or not fully) seen
-    seen: np.ndarray  # (n, n) bool
-    rows: np.ndarray  # rows of the table
-    counts: np.ndarray  # (n, n) comparisons of each pair, or their weight, in both orders
-    pairs: np.ndarray  # (rows, 2) places in `members` of each row's two responses
+# What becomes of a row; the later ones win where several apply.
+_USED, _ITSELF, _WEIGHTLESS, _NO_SCORE, _NO_RESPONSE, _NO_PROMPT, _NO_GROUP, _INCOMPLETE, _ONE_ORDER = range(9)
 
 
 def load_pairs(
@@ -84,65 +76,55 @@ def load_pairs(
     rank[order], rank[-1] = np.arange(len(labels)), -1  # code -1, a missing id, stays -1
     i, j = rank[ahead.codes], rank[behind.codes]
 
-    fate = np.full(frame.height, "", dtype=object)
-    fate[i == j] = "comparing a response with itself"
-    fate[weights == 0] = "of weight 0"
-    fate[np.isnan(scores) | np.isnan(weights)] = "without a score or weight"
-    fate[(i < 0) | (j < 0)] = "without a response id"
-    fate[prompts.codes < 0] = "without a prompt"
+    fate = np.full(frame.height, _USED, np.int8)
+    fate[i == j] = _ITSELF
+    fate[weights == 0] = _WEIGHTLESS
+    fate[np.isnan(scores) | np.isnan(weights)] = _NO_SCORE
+    fate[(i < 0) | (j < 0)] = _NO_RESPONSE
+    fate[prompts.codes < 0] = _NO_PROMPT
 
-    tournaments = _tournaments(fate == "", prompts.codes, i, j, scores, weights, both_orders, prior)
-    found = _groups(path, tournaments, group, subsets, np.random.default_rng(seed), limit)
-    if not any(len(places) for places in found.values()):
-        raise DataError(_nothing(path, tournaments, group, fate, both_orders))
-    K = next(places.shape[1] for places in found.values() if len(places))
-
-    used = np.zeros(frame.height, bool)
-    uppers, pair_counts, prompt_codes, members = [], [], [], []
+    found = tournaments(fate == _USED, prompts.codes, i, j, scores, weights, both_orders=both_orders, prior=prior)
+    which, places = _groups(path, found, group, subsets, np.random.default_rng(seed), limit)
+    if which.size == 0:
+        raise DataError(_nothing(path, found, group, fate, both_orders))
+    K = places.shape[1]
     a, b = np.triu_indices(K, 1)
-    for code, places in found.items():
-        tournament = tournaments[code]
-        uppers.append(tournament.P[places[:, a], places[:, b]])
-        pair_counts.append(tournament.counts[places[:, a], places[:, b]])
-        prompt_codes += [code] * len(places)
-        members.append(tournament.members[places])
-        needed = np.zeros_like(tournament.seen)
-        needed[places[:, a], places[:, b]] = True
-        needed |= needed.T
-        used[tournament.rows] = needed[tournament.pairs[:, 0], tournament.pairs[:, 1]]
-    made = {code for code, places in found.items() if len(places)}
+    upper = found.entries(which, places[:, a], places[:, b])
+
+    needed = np.zeros(found.P.size, bool)
+    needed[upper] = True
+    needed[found.entries(which, places[:, b], places[:, a])] = True
+    made = np.zeros(len(found), bool)
+    made[which] = True
+    fate[found.rows] = np.where(made[found.owner], _NO_GROUP, _INCOMPLETE)
+    if both_orders:
+        fate[found.rows[~found.seen[found.entry]]] = _ONE_ORDER
+    fate[found.rows[needed[found.entry]]] = _USED
     what = "an incomplete tournament" if group is None else f"no complete group of {group}"
-    unseen = "in pairs seen in one order only" if both_orders else ""
-    for code, tournament in tournaments.items():
-        rows, (x, y) = tournament.rows, tournament.pairs.T
-        fate[rows] = f"in no group of {group}" if code in made else f"of prompts with {what}"
-        if unseen:
-            fate[rows[~tournament.seen[x, y]]] = unseen
-    reasons, counts = np.unique(fate[~used].astype(str), return_counts=True)
 
     names, shortened = label_array([labels[place] for place in order])
     prompt_names, prompts_shortened = label_array(prompts.labels)
     notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
     notes += ("responses are long texts: replaced by running numbers",) * shortened
-    P = from_upper(np.concatenate(uppers), K)
+    P = from_upper(found.P[upper], K)
     comparisons = np.zeros_like(P)
-    comparisons[:, a, b] = comparisons[:, b, a] = np.concatenate(pair_counts)
+    comparisons[:, a, b] = comparisons[:, b, a] = found.counts[upper]
     kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {seed}"
     orders = ", both orders averaged" if both_orders else ""
     return PreferenceSet(
         P=P,
-        prompts=prompt_names[np.asarray(prompt_codes)],
-        responses=names[np.concatenate(members)],
+        prompts=prompt_names[found.prompts[which]],
+        responses=names[found.members[found.first[which][:, None] + places]],
         report=LoadReport(
             rows_read=frame.height,
-            rows_used=int(used.sum()),
-            rows_dropped=counted(dict(zip(reasons.tolist(), counts.tolist(), strict=True))),
+            rows_used=int((fate == _USED).sum()),
+            rows_dropped=_tally(fate, group, what),
             prompts_read=len(prompts.labels),
-            prompts_used=len(made),
+            prompts_used=int(made.sum()),
             prompts_dropped=counted(
                 {
-                    "without a usable row": len(prompts.labels) - len(tournaments),
-                    f"with {what}": len(tournaments) - len(made),
+                    "without a usable row": len(prompts.labels) - len(found),
+                    f"with {what}": len(found) - int(made.sum()),
                 }
             ),
             matrices_made=len(P),
@@ -162,87 +144,72 @@ def _check_range(path: object, column: str, values: np.ndarray, good: np.ndarray
         )
 
 
-def _tournaments(
-    usable: np.ndarray,
-    prompts: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    scores: np.ndarray,
-    weights: np.ndarray,
-    both_orders: bool,
-    prior: float | int,
-) -> dict[int, _Tournament]:
-    """The tournament of every prompt that has a usable row, by the code of the prompt."""
-    rows = np.flatnonzero(usable)
-    rows = rows[np.argsort(prompts[rows], kind="stable")]
-    starts = np.flatnonzero(np.diff(prompts[rows], prepend=-1))
-    result = {}
-    for rows_here in np.split(rows, starts[1:]) if len(rows) else []:
-        members, places = np.unique(np.stack([first[rows_here], second[rows_here]]), return_inverse=True)
-        x, y = places.reshape(2, -1)
-        n = len(members)
-        wins, weight = np.zeros((n, n)), np.zeros((n, n))  # of i, where i came first
-        np.add.at(wins, (x, y), weights[rows_here] * scores[rows_here])
-        np.add.at(weight, (x, y), weights[rows_here])
-        total = weight + weight.T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if both_orders:
-                ahead = wins / weight
-                mean = (ahead + 1 - ahead.T) / 2
-            else:
-                mean = (wins + weight.T - wins.T) / total
-            P = (mean * total + prior / 2) / (total + prior)
-        np.fill_diagonal(P, 0.5)
-        pairs = np.stack([x, y], axis=1)
-        result[int(prompts[rows_here[0]])] = _Tournament(members, P, np.isfinite(P), rows_here, total, pairs)
-    return result
+def _tally(fate: np.ndarray, group: int | None, what: str) -> dict[str, int]:
+    """How many rows were dropped for which reason."""
+    words = {
+        _ITSELF: "comparing a response with itself",
+        _WEIGHTLESS: "of weight 0",
+        _NO_SCORE: "without a score or weight",
+        _NO_RESPONSE: "without a response id",
+        _NO_PROMPT: "without a prompt",
+        _NO_GROUP: f"in no group of {group}",
+        _INCOMPLETE: f"of prompts with {what}",
+        _ONE_ORDER: "in pairs seen in one order only",
+    }
+    numbers = np.bincount(fate, minlength=len(words) + 1).tolist()
+    return counted({words[code]: numbers[code] for code in sorted(words, key=words.__getitem__)})
 
 
 def _groups(
     path: object,
-    tournaments: dict[int, _Tournament],
+    found: Tournaments,
     group: int | None,
     subsets: str,
     rng: np.random.Generator,
     limit: int,
-) -> dict[int, np.ndarray]:
-    """For each prompt, (groups, K) places of the members of its complete groups; possibly none."""
-    found = {}
+) -> tuple[np.ndarray, np.ndarray]:
+    """Complete groups: the prompt of each, (groups,), and the places of its members, (groups, K); possibly none."""
+    complete = found.complete
     if group is None:
-        for code, (members, _, seen, *_) in tournaments.items():
-            n = len(members)
-            found[code] = np.arange(n)[None] if seen.all() else np.zeros((0, n), int)
-        sizes, counts = np.unique([g.shape[1] for g in found.values() if len(g)], return_counts=True)
+        sizes, counts = np.unique(found.sizes[complete], return_counts=True)
         if len(sizes) > 1:
             seen_sizes = ", ".join(f"{c:,} of {int(s)}" for s, c in zip(sizes, counts, strict=True))
             raise DataError(
                 f"{path}: complete tournaments have several sizes ({seen_sizes} responses), but one set has "
                 f"one K; choose it by `group`, for example group {int(sizes.min())}"
             )
-        return {code: g for code, g in found.items() if len(g)}
+        which = np.flatnonzero(complete)
+        return which, np.tile(np.arange(int(sizes.max(initial=0))), (which.size, 1))
+    # A prompt of K responses has one group or none. Only among more is there something to choose.
+    whole = np.flatnonzero(complete & (found.sizes == group))
+    groups = [np.tile(np.arange(group), (whole.size, 1))]
+    which = [whole]
+    larger = found.sizes > group
     if subsets == "all":
-        check_number(np.asarray([len(t.members) for t in tournaments.values()]), group, limit, path)
-    for code, (members, _, seen, *_) in tournaments.items():
-        if subsets == "all":
-            places = all_subsets(len(members), group)
-            a, b = np.triu_indices(group, 1)
-            places = places[seen[places[:, a], places[:, b]].all(axis=1)]
-        else:
-            places = disjoint_complete_groups(rng, seen, group)
-        found[code] = places
-    return found
+        check_number(found.sizes, group, limit, path)
+        a, b = np.triu_indices(group, 1)
+        for prompt in np.flatnonzero(larger).tolist():
+            places = all_subsets(int(found.sizes[prompt]), group)
+            groups.append(places[found.seen_in(prompt)[places[:, a], places[:, b]].all(axis=1)])
+            which.append(np.full(len(groups[-1]), prompt))
+    elif larger.any():
+        for prompt, size in enumerate(found.sizes.tolist()):
+            if size <= group:
+                rng.permutation(size)  # so that what a seed chooses of one prompt depends on no other's gaps
+            else:
+                groups.append(disjoint_complete_groups(rng, found.seen_in(prompt), group))
+                which.append(np.full(len(groups[-1]), prompt))
+    owners = np.concatenate(which)
+    order = np.argsort(owners, kind="stable")
+    return owners[order], np.concatenate(groups)[order]
 
 
-def _nothing(
-    path: object, tournaments: dict[int, _Tournament], group: int | None, fate: np.ndarray, both_orders: bool
-) -> str:
+def _nothing(path: object, found: Tournaments, group: int | None, fate: np.ndarray, both_orders: bool) -> str:
     """Why no matrix could be made, in one line."""
-    if not tournaments:
-        reasons, counts = np.unique(fate.astype(str), return_counts=True)
-        return f"{path}: no usable row: " + ", ".join(
-            f"{count:,} {reason}" for reason, count in zip(reasons, counts, strict=True)
-        )
-    most = max(len(t.members) for t in tournaments.values())
+    if not len(found):
+        reasons = _tally(fate, group, "")
+        return f"{path}: no usable row: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    most = int(found.sizes.max())
     if group is not None and most < group:
         return f"{path}: no prompt has {group} responses (the most is {most}); use groups of {most} or fewer"
     cure = "compare the missing pairs" if group is not None and group <= 2 else "use smaller groups"
