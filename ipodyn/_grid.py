@@ -26,8 +26,8 @@ class Region(eqx.Module):
     pi_0: Float[_HostArray, "K length"]
     policy0: Float[_HostArray, "K length"]
     count: Int[_HostArray, ""]
-    alpha: Float[_HostArray, " cells"]
-    beta: Float[_HostArray, " cells"]
+    alpha: Float[_HostArray, " A"]
+    beta: Float[_HostArray, " B"]
     lam: Float[_HostArray, ""]
     objective: AbstractObjective
 
@@ -41,8 +41,8 @@ class Region(eqx.Module):
 
         loop = MRS(
             cut(self.P),
-            alpha=jnp.take(self.alpha, cell, mode="clip"),
-            beta=jnp.take(self.beta, cell, mode="clip"),
+            alpha=jnp.take(self.alpha, cell // self.beta.size, mode="clip"),
+            beta=jnp.take(self.beta, cell % self.beta.size, mode="clip"),
             lam=jnp.broadcast_to(self.lam, index.shape),
             pi_ref=cut(self.pi_ref),
             pi_0=cut(self.pi_0),
@@ -70,12 +70,14 @@ class Grid(eqx.Module):
     def points_per_matrix(self) -> int:
         return self.alpha.size * self.beta.size
 
-    def region(self, matrices: np.ndarray, size: int) -> Region:
+    def region(self, matrices: np.ndarray, size: int, most: int | None = None) -> Region:
         """Some matrices, in the order given, for blocks of `size` points.
 
         Always of one shape, a power of two: ranges of one set, and sets of nearly the same size, share their program.
+        `most`: how many matrices the largest range has, if that is known; None is all of them.
         """
-        length = 1 << (self.P.shape[-1] + size - 1).bit_length()
+        most = self.P.shape[-1] if most is None else most
+        length = 1 << (max(most, matrices.size) + size - 1).bit_length()
         at = np.resize(matrices, length)
 
         def tiled(x: np.ndarray) -> np.ndarray:
@@ -87,8 +89,8 @@ class Grid(eqx.Module):
             tiled(self.pi_0),
             tiled(self.policy0),
             np.asarray(matrices.size, np.int32),
-            np.repeat(self.alpha, self.beta.size),
-            np.tile(self.beta, self.alpha.size),
+            self.alpha,
+            self.beta,
             self.lam,
             self.objective,
         )

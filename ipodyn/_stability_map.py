@@ -170,11 +170,15 @@ class MapProblem:
         first: int = 0,
         stop: int | None = None,
         *,
+        most: int | None = None,
         size: int | None = None,
         devices: Devices | None = None,
         progress: ProgressCallback | None = None,
     ) -> dict[str, np.ndarray]:
-        """The fields of the matrices first .. stop - 1, each of shape (matrices, alphas, betas)."""
+        """The fields of the matrices first .. stop - 1, each of shape (matrices, alphas, betas).
+
+        `most`: how many matrices the largest of several ranges has, so that all of them share their programs.
+        """
         stop = self.num_matrices if stop is None else stop
         K, count, cells = self.grid.P.shape[0], stop - first, self.grid.points_per_matrix
         if size is None:
@@ -183,7 +187,7 @@ class MapProblem:
         order = np.arange(count)
 
         def run(kernel: Kernel, static: Any, **options: Any) -> dict[str, np.ndarray]:
-            region = self.grid.region(first + order, size)
+            region = self.grid.region(first + order, size, most)
             found = run_points(kernel, static, region, count * cells, size=size, devices=devices, **options)
             found = {name: x.reshape(cells, count) for name, x in found.items()}
             moved = not np.array_equal(order, np.arange(count))

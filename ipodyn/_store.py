@@ -1,42 +1,47 @@
 """A resumable store of one stability map: Zarr arrays filled region by region, and a manifest of what the run is.
 
-    folder/run.json            what the run is: its parameters and a hash of its inputs
-    folder/map.zarr            the fields; one chunk along `matrix` per region, so that writers never share a chunk
-    folder/regions/00012.json  written last: region 12 is finished, with checksums of its fields
+    run.json                  what the run is: its parameters and a hash of its inputs
+    map.zarr                  the fields; one shard along `matrix` per region, so that writers never share an object
+    regions/00012.json        written last: region 12 is finished, with lengths and checksums of its chunks
 
-Any number of processes may fill one store, on any number of machines: each region is written whole by whoever takes
-it, and `Store.share` deals the regions out so that no two need to talk.
+It lies in a folder or a bucket. Any number of processes may fill one store, on any number of machines: each region is
+written whole by whoever takes it, and `Store.share` deals the regions out so that no two need to talk.
+
+What is read back is checked. The manifest and the marks carry a hash of their own; the descriptions and coordinates of
+`map.zarr` follow from the manifest and are written again where they differ; every chunk has a checksum, and its mark
+another. A region that is not as its mark says is `Damaged`, and is computed again.
 """
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
-import pathlib
-import shutil
 import uuid
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._stability_map import MapProblem, variable_attributes
+from ._map_statistics import MapStatistics
+from ._place import Place, place_at
+from ._shards import Layout, empty
+from ._stability_map import CODES, MapProblem, as_dataset, variable_attributes
 
 if TYPE_CHECKING:
     import xarray
-    import zarr
 
-FORMAT = 1
-# A region is the unit of work that a killed process loses and that many processes share: some dozens of them where the
-# job is large, none so small that writing it would take as long as computing it.
-POINTS_PER_REGION = 1 << 18
-LEAST_POINTS_PER_REGION = 1 << 16
+FORMAT = 2
+# A piece is what is computed at once, a region what a killed process loses and what many processes share. A region is
+# one piece, of which large jobs have some dozens, none so small that writing it would take as long as computing it.
+# The largest jobs have so many pieces that several make a region: a store then has some ten thousand objects.
+POINTS_PER_PIECE = 1 << 18
+LEAST_POINTS_PER_PIECE = 1 << 16
 REGIONS = 64
-SCRATCH = ".unfinished-"  # what a killed process may leave behind under such a name is nobody's
+MOST_REGIONS = 1024
 _DECISIVE = {"format": "format", "ipodyn_version": "version of ipodyn", "hash": "inputs"}
+
+Fields = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,14 @@ class Region:
     stop: int
 
 
+class Damaged(Exception):
+    """A region is not as its mark says; it must be computed again."""
+
+    def __init__(self, region: Region):
+        super().__init__(f"region {region.index} is damaged")
+        self.region = region
+
+
 def fingerprint(problem: MapProblem) -> str:
     """A hash of everything that decides the numbers: the arrays, their dtype, the objective, rounds, thresholds."""
     digest = hashlib.sha256()
@@ -55,197 +68,225 @@ def fingerprint(problem: MapProblem) -> str:
     for array in (grid.P, grid.alpha, grid.beta, grid.lam, grid.pi_ref, grid.pi_0, grid.policy0):
         host = np.asarray(array)
         digest.update(f"{host.dtype}{host.shape}".encode())
-        digest.update(np.ascontiguousarray(host).tobytes())
+        digest.update(np.ascontiguousarray(host).data)
     digest.update(repr((grid.objective, problem.settings, sorted(problem.variables()))).encode())
     return digest.hexdigest()
 
 
-def matrices_per_region(problem: MapProblem, parts: int) -> int:
-    """How many matrices make a region, if `parts` processes are to have something to do."""
-    per_matrix, M = problem.grid.points_per_matrix, problem.num_matrices
-    points = min(POINTS_PER_REGION, max(LEAST_POINTS_PER_REGION, M * per_matrix // REGIONS))
-    return max(1, min(points // per_matrix, M // parts))
-
-
-def _write_json(path: pathlib.Path, content: Mapping[str, Any], *, first: bool = False) -> None:
-    """Written under another name and renamed, so that a reader never sees half of it; `first` keeps what is there."""
-    scratch = path.with_name(f"{SCRATCH}{path.name}.{uuid.uuid4().hex}")
-    with open(scratch, "w") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        if first:
-            with contextlib.suppress(FileExistsError):
-                os.link(scratch, path)  # unlike a rename it fails if another process was faster
-    except OSError:  # a file system without links
-        if not path.exists():
-            os.replace(scratch, path)
-    else:
-        if not first:
-            os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _checksum(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+def division(num_matrices: int, points_per_matrix: int, parts: int) -> tuple[int, int]:
+    """Matrices to a piece and pieces to a region, if `parts` processes are to have something to do."""
+    points = min(POINTS_PER_PIECE, max(LEAST_POINTS_PER_PIECE, num_matrices * points_per_matrix // REGIONS))
+    per_piece = max(1, min(points // points_per_matrix, num_matrices // parts))
+    pieces = -(-num_matrices // per_piece)
+    return per_piece, -(-pieces // max(MOST_REGIONS, parts))
 
 
 class Store:
-    """The folder of one run; `Store.open` creates it, continues it, or refuses it."""
+    """The store of one run; `Store.open` creates it, continues it, or refuses it."""
 
-    def __init__(self, folder: pathlib.Path, problem: MapProblem, run: str, per_region: int):
-        self.folder = folder
+    def __init__(self, place: Place, problem: MapProblem, manifest: Mapping[str, Any]):
+        self.place = place
         self.problem = problem
-        self.run = run  # what the run is called in its manifest: a name that no other run has
-        self.per_region = per_region
+        self.run: str = manifest["run"]  # what the run is called: a name that no other run has
+        self.attributes: dict[str, Any] = manifest["attributes"]
+        self.layout = Layout(problem.shape, manifest["matrices_per_piece"], manifest["pieces_per_region"])
+        per_region = self.layout.per_shard
         starts = range(0, problem.num_matrices, per_region)
         self.regions = [
             Region(index, first, min(first + per_region, problem.num_matrices)) for index, first in enumerate(starts)
         ]
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], problem: MapProblem, *, parts: int = 1) -> "Store":
+    def open(cls, where: str | os.PathLike[str] | Place, problem: MapProblem, *, parts: int = 1) -> "Store":
         """Create the store of this problem, or continue one of the same problem; several processes may do so at once.
 
         `parts`: how many processes will share the regions, if known; it counts when the store is created. Raises
-        `ValueError` with one line if the folder holds another run or files that are not of a run.
+        `ValueError` with one line if the place holds another run or files that are not of a run.
         """
-        folder = pathlib.Path(folder)
-        per_region = matrices_per_region(problem, parts)
-        manifest = {
-            "format": FORMAT,
-            "hash": fingerprint(problem),
-            "ipodyn_version": problem.attributes()["ipodyn_version"],
-            "run": uuid.uuid4().hex,
-            "matrices_per_region": per_region,
-            "num_regions": -(-problem.num_matrices // per_region),
-            "attributes": problem.attributes(),
-        }
-        run_file = folder / "run.json"
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file; name a folder for the outputs.")
-        foreign = folder.exists() and any(not path.name.startswith(SCRATCH) for path in folder.iterdir())
-        if foreign and not run_file.exists():
-            raise ValueError(f"{folder} is not empty and holds no run of ipodyn; name another folder for the outputs.")
-        # The manifest comes first: whenever the process dies, the folder is either empty or known to be this run's.
-        folder.mkdir(parents=True, exist_ok=True)
-        if not run_file.exists():
-            _write_json(run_file, manifest, first=True)
+        place = place_at(where)
+        manifest = _manifest(problem, parts)
+        names = place.names()  # before the manifest is looked for: a run that begins just now has written it first
+        found = place.read("run.json")
+        if found is None:
+            if names:
+                raise ValueError(
+                    f"{place.name} is not empty and holds no run of ipodyn; name another folder for the outputs."
+                )
+            # The manifest comes first: whenever the process dies, the place is either empty or known to be this run's.
+            place.prepare()
+            place.create("run.json", _signed(manifest))
+            found = place.read("run.json")
         # Whose manifest it is was decided just now or long ago; all go by the one that is there.
-        store = cls(folder, problem, *_agreed(run_file, manifest))
-        (folder / "regions").mkdir(exist_ok=True)
-        store._create_arrays()
+        store = cls(place, problem, _agreed(place.name, found, manifest))
+        place.sweep()
+        store._describe()
         return store
 
     def share(self, part: int, parts: int) -> list[Region]:
         """The regions of one of `parts` processes, `part` = 0 .. parts - 1; together they have each region once."""
         return self.regions[part::parts]
 
-    def _create_arrays(self) -> None:
-        """Make the empty arrays beside their place and rename them into it: whoever is first wins, all agree."""
-        place = self.folder / "map.zarr"
-        if place.exists():
-            return
-        import zarr
+    def pieces(self, region: Region) -> list[tuple[int, int]]:
+        """First and stop of the matrices of each piece of a region."""
+        step = self.layout.per_chunk
+        return [(first, min(first + step, region.stop)) for first in range(region.first, region.stop, step)]
 
-        scratch = self.folder / f"{SCRATCH}map.{uuid.uuid4().hex}.zarr"
-        group = zarr.create_group(scratch, attributes=_plain(self.problem.attributes()))
-        dimensions = ("matrix", "alpha", "beta")
-        for name, dtype in self.problem.variables().items():
-            group.create_array(
-                name,
-                shape=self.problem.shape,
-                chunks=(self.per_region, *self.problem.shape[1:]),
-                dtype=dtype,
-                fill_value=-1 if dtype.kind == "i" else np.nan,
-                dimension_names=dimensions,
-                attributes=_plain(variable_attributes(name)),
-            )
-        for name, (dimension, values, attributes) in self.problem.coordinates().items():
-            axis = group.create_array(
-                name,
-                shape=values.shape,
-                dtype=values.dtype,
-                dimension_names=(dimension,),
-                attributes=_plain(attributes),
-            )
-            axis[...] = values
-        try:
-            os.rename(scratch, place)
-        except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
-            if not place.exists():
-                raise
+    def _describe(self) -> None:
+        """Write what of the descriptions and coordinates is absent or is not what the manifest makes of them."""
+        variables = {name: (dtype, _plain(variable_attributes(name))) for name, dtype in self._variables.items()}
+        coordinates = {name: (d, values, _plain(a)) for name, (d, values, a) in self.problem.coordinates().items()}
+        for key, content in self.layout.metadata(self.attributes, variables, coordinates).items():
+            if self.place.read(f"map.zarr/{key}") != content:
+                self.place.write(f"map.zarr/{key}", content)
 
-    @functools.cached_property
-    def _arrays(self) -> "dict[str, zarr.Array]":
-        import zarr
+    @property
+    def _variables(self) -> dict[str, np.dtype]:
+        return self.problem.variables()
 
-        group = zarr.open_group(self.folder / "map.zarr", mode="r+")
-        return {name: group[name] for name in self.problem.variables()}  # pyright: ignore[reportReturnType]
+    @staticmethod
+    def _mark(region: Region) -> str:
+        return f"regions/{region.index:05d}.json"
 
-    def _mark(self, region: Region) -> pathlib.Path:
-        return self.folder / "regions" / f"{region.index:05d}.json"
-
-    def pending(self, regions: Sequence[Region] | None = None) -> list[Region]:
-        """Those of the regions (None: all) that are missing, or whose chunks no longer agree with their checksums."""
-        return [region for region in self._of(regions) if not self._finished(region)]
+    @staticmethod
+    def _shard(name: str, region: Region) -> str:
+        return f"map.zarr/{name}/c/{region.index}/0/0"
 
     def missing(self, regions: Sequence[Region] | None = None) -> list[Region]:
         """Those of the regions (None: all) that nobody has finished; a glance, without reading what is there."""
-        return [region for region in self._of(regions) if not self._mark(region).exists()]
+        marks = self.place.names("regions")
+        of = self.regions if regions is None else regions
+        return [region for region in of if self._mark(region).rpartition("/")[2] not in marks]
 
-    def _of(self, regions: Sequence[Region] | None) -> Sequence[Region]:
-        return self.regions if regions is None else regions
+    def pending(self, regions: Sequence[Region] | None = None) -> list[Region]:
+        """Those of the regions (None: all) that are missing or damaged; reads everything."""
+        return [region for region in (self.regions if regions is None else regions) if not self._finished(region)]
 
     def _finished(self, region: Region) -> bool:
         try:
-            sums = json.loads(self._mark(region).read_text())["sha256"]
-            return all(
-                _checksum(np.asarray(array[region.first : region.stop])) == sums[name]
-                for name, array in self._arrays.items()
-            )
-        except Exception:  # a truncated chunk fails in as many ways as there are codecs; all mean: compute it again
+            for _ in self.read(region):
+                pass
+        except Damaged:
             return False
+        return True
 
     def discard(self, regions: Sequence[Region]) -> None:
         """They count as missing from now on."""
         for region in regions:
-            self._mark(region).unlink(missing_ok=True)
+            self.place.delete(self._mark(region))
 
-    def write(self, region: Region, fields: Mapping[str, np.ndarray]) -> None:
-        """Write all fields of a region, then its mark."""
-        for name, array in self._arrays.items():
-            array[region.first : region.stop] = fields[name]
-        sums = {name: _checksum(fields[name]) for name in self._arrays}
-        _write_json(self._mark(region), {"first": region.first, "stop": region.stop, "sha256": sums})
+    def write(self, region: Region, compute: Callable[[int, int], Fields]) -> None:
+        """Write what `compute(first, stop)` gives for each piece of a region, and then its mark."""
+        lengths: dict[str, list[int]] = {name: [] for name in self._variables}
+        sums = []
+        with ExitStack() as stack:
+            writers = {name: stack.enter_context(self.place.writer(self._shard(name, region))) for name in lengths}
+            for first, stop in self.pieces(region):
+                fields, digest = compute(first, stop), hashlib.sha256()
+                for name, writer in writers.items():
+                    content = self.layout.encode(fields[name].astype(self._variables[name], copy=False))
+                    lengths[name].append(len(content))
+                    digest.update(content)
+                    writer.write(content)
+                sums.append(digest.hexdigest())
+            for name, writer in writers.items():
+                writer.write(self.layout.index(lengths[name]))
+        mark = {"run": self.run, "first": region.first, "stop": region.stop, "lengths": lengths, "sha256": sums}
+        self.place.write(self._mark(region), _signed(mark))
+
+    def read(self, region: Region) -> Iterator[Fields]:
+        """The fields of each piece of a region, one after the other; raises `Damaged` at the first that is not right.
+
+        What has been read before that was right.
+        """
+        mark = _verified(self.place.read(self._mark(region)))
+        if mark is None or (mark["run"], mark["first"], mark["stop"]) != (self.run, region.first, region.stop):
+            raise Damaged(region)
+        lengths: dict[str, list[int]] = mark["lengths"]
+        for name in self._variables:
+            if self.place.read(self._shard(name, region), sum(lengths[name])) != self.layout.index(lengths[name]):
+                raise Damaged(region)
+        for number, (first, stop) in enumerate(self.pieces(region)):
+            digest, contents = hashlib.sha256(), {}
+            for name in self._variables:
+                start = sum(lengths[name][:number])
+                contents[name] = self.place.read(self._shard(name, region), start, lengths[name][number])
+                digest.update(contents[name] or b"")
+            if digest.hexdigest() != mark["sha256"][number]:
+                raise Damaged(region)
+            yield {
+                name: self.layout.decode(contents[name], stop - first, dtype) for name, dtype in self._variables.items()
+            }
+
+    def statistics(self) -> MapStatistics:
+        """To gather in what tables and pictures need: `for block in stats.blocks(pieces): stats.add(block)`."""
+        grid = self.problem.grid
+        flags = {name: dict(enumerate(names)) for name, names in CODES.items()}
+        size = self.problem.num_matrices
+        return MapStatistics(self._variables, grid.alpha, grid.beta, size, flags=flags, attrs=self.attributes)
 
     def load(self) -> "xarray.Dataset":
         """The whole map as a labelled dataset, as far as it is finished (NaN and -1 elsewhere)."""
-        import xarray
+        fields = {name: empty(self.problem.shape, dtype) for name, dtype in self._variables.items()}
+        missing = set(self.missing())
+        for region in self.regions:
+            if region not in missing:
+                for (first, stop), piece in zip(self.pieces(region), self.read(region), strict=True):
+                    for name, values in piece.items():
+                        fields[name][first:stop] = values
+        return as_dataset(self.problem, fields).assign_attrs(self.attributes)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # zarr's notes on format details are not the user's concern
-            with xarray.open_zarr(self.folder / "map.zarr", consolidated=False, chunks=None) as dataset:
-                return dataset.load()
+
+def _manifest(problem: MapProblem, parts: int) -> dict[str, Any]:
+    per_piece, pieces_per_region = division(problem.num_matrices, problem.grid.points_per_matrix, parts)
+    return {
+        "format": FORMAT,
+        "hash": fingerprint(problem),
+        "ipodyn_version": problem.attributes()["ipodyn_version"],
+        "run": uuid.uuid4().hex,
+        "matrices_per_piece": per_piece,
+        "pieces_per_region": pieces_per_region,
+        "attributes": _plain(problem.attributes()),
+    }
 
 
-def _agreed(run_file: pathlib.Path, manifest: Mapping[str, Any]) -> tuple[str, int]:
-    """Name and matrices per region of the run that is there; `ValueError` if it is another than that of `manifest`."""
+def _agreed(name: str, content: bytes | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest that is there; `ValueError` if it is damaged, or of another run than the one wanted."""
     try:
-        found = json.loads(run_file.read_text())
-        differing = [key for key in _DECISIVE if found.get(key) != manifest[key]]
-        run, per_region = (None, None) if differing else (str(found["run"]), int(found["matrices_per_region"]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{run_file} cannot be read as a manifest; name another folder for the outputs.") from None
-    if run is None or per_region is None:
+        found = json.loads(content or b"")
+        version = found["format"]
+    except (ValueError, TypeError, KeyError):
+        version = None
+    if version is not None and version != FORMAT:
+        raise ValueError(f"{name} holds another run (different format); name another folder for the outputs.")
+    found = _verified(content)
+    if found is None:
+        raise ValueError(f"{name}/run.json is damaged; name another folder for the outputs, or delete this one.")
+    differing = [key for key in _DECISIVE if found.get(key) != wanted[key]]
+    if differing:
         raise ValueError(
-            f"{run_file.parent} holds another run (different {_DECISIVE[differing[0]]}); name another folder for the "
-            "outputs, or repeat the options of that run to continue it."
+            f"{name} holds another run (different {_DECISIVE[differing[0]]}); name another folder for the outputs, or "
+            "repeat the options of that run to continue it."
         )
-    return run, per_region
+    return found
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _signed(content: Mapping[str, Any]) -> bytes:
+    """As JSON, with a hash of the rest."""
+    return json.dumps({**content, "signature": _hash(content)}, indent=2).encode()
+
+
+def _verified(content: bytes | None) -> dict[str, Any] | None:
+    """What was signed; None if it is absent or is not what was written."""
+    try:
+        found = json.loads(content or b"")
+        signature = found.pop("signature")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return found if signature == _hash(found) else None
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:

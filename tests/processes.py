@@ -14,7 +14,7 @@ PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import ipodyn._store
-ipodyn._store.POINTS_PER_REGION = {points}
+ipodyn._store.POINTS_PER_PIECE = {points}
 ipodyn.plot.stability_map = lambda dataset: ipodyn.plot.simplex([[0.5, 0.3, 0.2]])
 from ipodyn._cli import main
 main()

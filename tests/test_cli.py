@@ -133,7 +133,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "summary.csv" in error and "No space left" in error and error.count("\n") == 1
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"map.zarr", "regions", "run.json", "matrices.npz"}
+    assert names == {"map.zarr", "regions", "run.json", "matrices.npz", "matrices.csv"}
 
 
 def test_seed_decides_the_data(finished, sketch, tmp_path):

@@ -28,7 +28,7 @@ LAYERS = [
     {"_boundary"},
     {"_safe_region", "_tune", "_audit"},
     {"_engine", "_grid"},
-    {"_stability_map", "_sweep"},
+    {"_stability_map", "_sweep", "_map_statistics", "_place", "_shards"},
     {"_finite", "_uncertain"},
     {"_detection", "_prompts"},
     {"_recommendation"},

@@ -122,7 +122,7 @@ def test_opening_at_the_same_moment(tmp_path):
         same = open_at_once(folder, [several[0]] * 6)
         assert all(isinstance(store, Store) for store in same), same
         assert {store.run for store in same} == {json.loads((folder / "run.json").read_text())["run"]}
-        assert {path.name for path in folder.iterdir()} == {"run.json", "regions", "map.zarr"}
+        assert {path.name for path in folder.iterdir()} == {"run.json", "map.zarr"}
         found = open_at_once(tmp_path / f"other{attempt}", several)
         assert sum(isinstance(store, Store) for store in found) == 1
         assert all("holds another run" in str(error) for error in found if not isinstance(error, Store)), found
@@ -160,9 +160,10 @@ def test_size_of_regions(M, cells, parts):
     """No larger than allowed, and enough of them for all processes and, in large jobs, for some dozens."""
     axis = np.linspace(0.1, 0.9, cells)
     problem = map_problem(np.full((M, 2, 2), 0.5), alpha=axis, beta=axis, num_steps=10)
-    size = ipodyn._store.matrices_per_region(problem, parts)
+    size, pieces = ipodyn._store.division(problem.num_matrices, problem.grid.points_per_matrix, parts)
     regions = -(-M // size)
+    assert pieces == 1  # to a region
     assert regions >= min(M, parts)
-    assert size == 1 or size * cells**2 <= ipodyn._store.POINTS_PER_REGION
+    assert size == 1 or size * cells**2 <= ipodyn._store.POINTS_PER_PIECE
     if M == 20_000:
         assert regions >= 64

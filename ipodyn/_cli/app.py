@@ -71,13 +71,14 @@ def _map(
     seed: o.Seed = 0,
     dtype: o.PrecisionOption = o.Precision.float32,
     out: Annotated[
-        pathlib.Path,
+        str,
         typer.Option(
             metavar="DIR",
             rich_help_panel="Run",
-            help="Folder for the results: a new or empty one, or that of the same run, which is then continued.",
+            help="Folder for the results: a new or empty one, or that of the same run, which is then continued; "
+            "s3://BUCKET/FOLDER and gs://BUCKET/FOLDER are buckets.",
         ),
-    ] = pathlib.Path("ipodyn-map"),
+    ] = "ipodyn-map",
     task: o.Task = None,
     distributed: o.Distributed = False,
     coordinator: o.Coordinator = None,

@@ -1,29 +1,32 @@
 """`ipodyn map`: the stability map of a set of preference matrices, as a folder of results."""
 
+import contextlib
 import dataclasses
+import functools
 import io
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from .. import plot
+from .._map_statistics import MapStatistics
 from .._objectives import DPO, IPO
 from .._preferences import check_alpha, check_beta, check_lam
 from .._stability_map import MapProblem, map_problem
-from .._store import Store
+from .._store import Damaged, Region, Store
 from ..data import PreferenceSet
 from . import summary
 from .errors import CommandError, Stopped, foreseen, writing
 from .options import parse_grid, parse_policy
-from .output import Progress, console, say, table, write_whole
+from .output import Progress, console, say, table
 from .sharing import Share, Sharing
 from .sources import Source
 
 if TYPE_CHECKING:
     import rich.console
-    import xarray
 
 ROUNDS = 3000
 _BALANCED = ("three_cycle", "cycle")  # uniform policies stand still here, even where that is unstable
@@ -42,7 +45,7 @@ class MapCommand:
     start: str | None
     seed: int
     dtype: str
-    out: pathlib.Path
+    out: str
     analytic: bool = False
     sharing: Sharing = dataclasses.field(default_factory=Sharing)
 
@@ -55,7 +58,7 @@ class MapCommand:
         share = self.sharing.join()
         preferences = self.source.load()
         problem = self._problem(preferences, alpha, beta)
-        with foreseen(ValueError), writing(self.out):
+        with foreseen(ValueError, ImportError), writing(self.out):
             store = Store.open(self.out, problem, parts=share.parts)
         share.check_folder(store)
         screen = console(quiet=not share.leads)
@@ -68,7 +71,7 @@ class MapCommand:
             say(screen, f"note      no rollouts with --analytic, so {' and '.join(without_meaning)} changed nothing")
         self._compute(store, share, screen)
         if share.leads and self._complete(store, share, screen):
-            self._write(store.load(), preferences, problem, screen)
+            self._write(store, preferences, screen)
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray]:
         alpha, beta = parse_grid(self.alpha, "--alpha"), parse_grid(self.beta, "--beta")
@@ -111,63 +114,102 @@ class MapCommand:
     def _compute(self, store: Store, share: Share, screen: "rich.console.Console") -> None:
         """Fill what the store lacks of this process's share, and wait for the others of its job."""
         own = share.regions(store)
-        pending = store.pending(own)
-        store.discard(pending)
-        points = store.problem.grid.points_per_matrix
+        missing = store.missing(own)
         if share.words:
             say(screen, f"share     {share.words}: {len(own)} of {len(store.regions)} regions")
-        if finished := len(own) - len(pending):
-            noun = "all" if not pending else f"{finished} of {len(own)}"
+        if finished := len(own) - len(missing):
+            noun = "all" if not missing else f"{finished} of {len(own)}"
             say(
                 screen, f"{self.out} has {noun} regions of this {'share' if share.words else 'run'} already; continuing"
             )
-        total = sum(region.stop - region.first for region in pending) * points
-        what = f"{total:,} {'fixed points' if self.analytic else 'rollouts'}" + (
-            f" ({share.words})" if share.words else ""
-        )
-        try:
-            with Progress(total, what) as progress:
-                for region in pending:
-                    fields = store.problem.compute(region.first, region.stop, progress=progress)
-                    with writing(self.out):
-                        store.write(region, fields)
-                    progress.advance((region.stop - region.first) * points)
+        with self._stoppable(store):
+            self._fill(store, missing, f" ({share.words})" if share.words else "")
             share.wait(store)
+
+    @contextlib.contextmanager
+    def _stoppable(self, store: Store) -> Iterator[None]:
+        try:
+            yield
         except KeyboardInterrupt:
             kept = len(store.regions) - len(store.missing())
             raise Stopped(
                 f"stopped; {self.out} keeps {kept} of {len(store.regions)} regions, and the same command continues"
             ) from None
 
+    def _fill(self, store: Store, regions: list[Region], whose: str = "") -> None:
+        points = store.problem.grid.points_per_matrix
+        total = sum(region.stop - region.first for region in regions) * points
+        what = f"{total:,} {'fixed points' if self.analytic else 'rollouts'}{whose}"
+        with Progress(total, what) as progress, writing(self.out):
+
+            def compute(first: int, stop: int) -> dict[str, np.ndarray]:
+                fields = store.problem.compute(first, stop, most=store.layout.per_chunk, progress=progress)
+                progress.advance((stop - first) * points)
+                return fields
+
+            for region in regions:
+                store.write(region, compute)
+
     def _complete(self, store: Store, share: Share, screen: "rich.console.Console") -> bool:
         """Whether the other processes are done too; says what is left to them."""
-        left = [] if share.parts == 1 else store.missing() or store.pending()
+        left = [] if share.parts == 1 else store.missing()
         if left:
             say(screen, f"{share.words} is done; {len(left)} of {len(store.regions)} regions are left to other tasks,")
             say(screen, "the last of which writes the tables and the picture")
         return not left
 
-    def _write(
-        self, dataset: "xarray.Dataset", preferences: PreferenceSet, problem: MapProblem, screen: "rich.console.Console"
-    ) -> None:
+    def _write(self, store: Store, preferences: PreferenceSet, screen: "rich.console.Console") -> None:
         """Numbers first, then words, then the picture, each whole or not at all."""
         kinds = summary.Kinds.of(preferences)
-        write_whole(self.out / "matrices.npz", preferences.save)
-        write_whole(self.out / "summary.csv", lambda path: summary.write_cells(path, dataset))
-        write_whole(self.out / "matrices.csv", lambda path: summary.write_matrices(path, dataset, preferences, kinds))
+        publish = functools.partial(_publish, store)
+        publish("matrices.npz", preferences.save)
+        stats, matrices = self._gather(store, preferences, kinds, screen)
+        publish("summary.csv", lambda path: summary.write_cells(path, stats))
         text = io.StringIO()
         report = console(text)
-        for line in _preamble(preferences, problem):
+        for line in _preamble(preferences, store.problem):
             say(report, line)
-        _print_tables(report, dataset, preferences, kinds)
-        write_whole(self.out / "report.txt", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
-        write_whole(self.out / "map.png", lambda path: plot.stability_map(dataset).savefig(path))
-        _print_tables(screen, dataset, preferences, kinds)
+        _print_tables(report, stats, matrices)
+        publish("report.txt", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+        publish("map.png", lambda path: plot.stability_map(stats).savefig(path))
+        _print_tables(screen, stats, matrices)
         say(
             screen,
             f"\nIn {self.out}: map.png (picture), summary.csv (cells), matrices.csv and matrices.npz (matrices),",
         )
         say(screen, "map.zarr (all arrays; xarray.open_zarr), report.txt (this text)")
+
+    def _gather(
+        self, store: Store, preferences: PreferenceSet, kinds: summary.Kinds, screen: "rich.console.Console"
+    ) -> tuple[MapStatistics, summary.MatrixTable]:
+        """Read the map once, region by region, into statistics and matrices.csv; what is damaged is computed again."""
+
+        def fill(path: pathlib.Path) -> None:
+            nonlocal stats, matrices
+            stats = store.statistics()
+            with summary.MatrixTable(path, stats, preferences, kinds) as matrices:
+                for block in stats.blocks(piece for region in store.regions for piece in store.read(region)):
+                    stats.add(block)
+                    matrices.add(block)
+
+        stats, matrices = None, None
+        while True:
+            try:
+                _publish(store, "matrices.csv", fill)
+            except Damaged as damage:
+                say(screen, f"{self.out}: {damage}; computing it again")
+                with self._stoppable(store), writing(self.out):
+                    store.discard([damage.region])
+                    self._fill(store, [damage.region])
+            else:
+                assert stats is not None and matrices is not None
+                return stats, matrices
+
+
+def _publish(store: Store, name: str, make: Callable[[pathlib.Path], object]) -> None:
+    """Whole or not at all, wherever the store is."""
+    with writing(f"{store.place.name}/{name}"):
+        store.place.publish(name, make)
 
 
 def off_centre(K: int) -> np.ndarray:
@@ -212,25 +254,19 @@ def _span(values: np.ndarray) -> str:
     return f"{values[0]:.4g}" if values.size == 1 else f"{values[0]:.4g} .. {values[-1]:.4g}"
 
 
-def _print_tables(
-    target: "rich.console.Console", dataset: "xarray.Dataset", preferences: PreferenceSet, kinds: summary.Kinds
-) -> None:
+def _print_tables(target: "rich.console.Console", stats: MapStatistics, matrices: summary.MatrixTable) -> None:
     decorated = target.is_terminal
-    predicted = "" if "variance" in dataset else ", predicted by the fixed points"
+    predicted = "" if "variance" in stats.variables else ", predicted by the fixed points"
     tables = [
-        (f"Share of cells in each regime{predicted}", summary.band_columns(dataset), summary.band_rows(dataset)),
-        ("By kind of matrix", ["kind", "matrices", *summary.NAMES], summary.kind_rows(dataset, kinds)),
-        (
-            "Matrices that converge least",
-            summary.at_risk_columns(dataset),
-            summary.at_risk_rows(dataset, preferences),
-        ),
+        (f"Share of cells in each regime{predicted}", summary.band_columns(stats), summary.band_rows(stats)),
+        ("By kind of matrix", matrices.kind_columns(), matrices.kind_rows()),
+        ("Matrices that converge least", matrices.at_risk_columns(), matrices.at_risk_rows()),
     ]
     for title, columns, rows in tables:
         if rows:
             say(target)
             target.print(table(title, columns, rows, decorated=decorated))
-    differences = summary.difference_lines(dataset)
+    differences = summary.difference_lines(stats)
     if differences:
         say(target)
     for line in differences:

@@ -45,7 +45,8 @@ class Share:
             multihost_utils.sync_global_devices(f"ipodyn map {store.run}")
         except AssertionError:
             raise CommandError(
-                f"the processes do not share the folder {store.folder}; put --out on a file system that all of them see"
+                f"the processes do not share the folder {store.place.name}; put --out on a file system that all of "
+                "them see, or in a bucket"
             ) from None
 
     def wait(self, store: Store) -> None:

@@ -3,17 +3,15 @@
 import csv
 import dataclasses
 import pathlib
-import warnings
-from typing import TYPE_CHECKING, SupportsFloat
+from collections.abc import Mapping
+from typing import SupportsFloat
 
 import numpy as np
 
+from .._map_statistics import MOMENTS, MapStatistics
 from .._regimes import Regime
 from .._stability_map import CODES
 from ..data import PreferenceSet
-
-if TYPE_CHECKING:
-    import xarray
 
 NAMES = [regime.name for regime in Regime]
 _BANDS = 5
@@ -43,67 +41,47 @@ class Kinds:
 
         return cls(mask(numbered.cyclic()), mask(numbered.strongly_transitive()))
 
-
-def shares(regime: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Share of each regime over the axes, regimes last."""
-    return np.stack([np.mean(regime == code, axis=axes) for code in Regime], axis=-1)
+    def masks(self) -> dict[str, np.ndarray]:
+        """Name -> mask of the kinds that tables tell apart."""
+        return {"cyclic": self.cyclic, "strongly transitive": self.st, "neither": ~(self.cyclic | self.st)}
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def band_rows(dataset: "xarray.Dataset") -> list[list[str]]:
+def band_rows(stats: MapStatistics) -> list[list[str]]:
     """One row for each band of alpha: regimes, what is certified, and up to which beta nearly all converge."""
-    regime = np.asarray(dataset["regime"])
-    alpha, beta = np.asarray(dataset["alpha"]), np.asarray(dataset["beta"])
+    alpha, beta, shares = stats.alpha, stats.beta, stats.shares()
     rows = []
     for band in np.array_split(np.arange(alpha.size), min(_BANDS, alpha.size)):
-        part = regime[:, band]
         label = f"{alpha[band[0]]:.3g}" if band.size == 1 else f"{alpha[band[0]]:.3g} .. {alpha[band[-1]]:.3g}"
-        row = [label, *(_percent(share) for share in shares(part, (0, 1, 2)))]
-        if "contraction_bound" in dataset:
-            row.append(_percent(float(np.mean(np.asarray(dataset["contraction_bound"])[:, band] < 1))))
-        converging = np.mean(part == Regime.converges, axis=(0, 1)) >= _SAFE
+        row = [label, *(_percent(float(np.mean(shares[name][band]))) for name in NAMES)]
+        if "contraction_bound" in stats.variables:
+            row.append(_percent(float(np.mean(stats.share_below_one("contraction_bound")[band]))))
+        converging = np.mean(shares[Regime.converges.name][band], axis=0) >= _SAFE
         upto = int(np.argmin(converging)) if not converging.all() else beta.size
         row.append("none" if upto == 0 else f"{beta[upto - 1]:.3g}" + (" (all)" if upto == beta.size else ""))
         rows.append(row)
     return rows
 
 
-def band_columns(dataset: "xarray.Dataset") -> list[str]:
-    certified = ["certified"] if "contraction_bound" in dataset else []
+def band_columns(stats: MapStatistics) -> list[str]:
+    certified = ["certified"] if "contraction_bound" in stats.variables else []
     return ["alpha", *NAMES, *certified, f"{_SAFE:.0%} converge up to beta"]
 
 
-def kind_rows(dataset: "xarray.Dataset", kinds: Kinds) -> list[list[str]]:
-    """One row for each kind of matrix, over the whole grid."""
-    regime = np.asarray(dataset["regime"])
-    named = {
-        "cyclic": kinds.cyclic,
-        "strongly transitive": kinds.st,
-        "neither": ~(kinds.cyclic | kinds.st),
-    }
-    return [
-        [name, f"{int(mask.sum()):,}", *(_percent(share) for share in shares(regime[mask], (0, 1, 2)))]
-        for name, mask in named.items()
-        if mask.any()
-    ]
-
-
-def difference_shares(dataset: "xarray.Dataset", axes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Share of the cells whose rollout contradicts the fixed point, by how; empty without both kinds of evidence."""
-    if "disagreement" not in dataset:
+def difference_shares(stats: MapStatistics) -> dict[str, np.ndarray]:
+    """(A, B) share of the rollouts that contradict the fixed point, by how; empty without both kinds of evidence."""
+    if "disagreement" not in stats.flags:
         return {}
-    found = np.asarray(dataset["disagreement"])
-    codes = {name: CODES["disagreement"].index(name) for name in DIFFERENCES}
-    return {name: np.asarray(np.mean(found == code, axis=axes)) for name, code in codes.items()}
+    return {name: share for name, share in stats.shares("disagreement").items() if name in DIFFERENCES}
 
 
-def difference_lines(dataset: "xarray.Dataset") -> list[str]:
+def difference_lines(stats: MapStatistics) -> list[str]:
     """One line for each way in which some rollout contradicts its fixed point."""
-    cells = np.asarray(dataset["regime"]).size
-    numbers = {name: round(float(share) * cells) for name, share in difference_shares(dataset, (0, 1, 2)).items()}
+    found = stats.counts("disagreement") if "disagreement" in stats.flags else {}
+    numbers = {name: int(found[name].sum()) for name in DIFFERENCES if name in found}
     return [
         f"{number:,} {'cell' if number == 1 else 'cells'}: {DIFFERENCES[name]}"
         for name, number in numbers.items()
@@ -111,78 +89,111 @@ def difference_lines(dataset: "xarray.Dataset") -> list[str]:
     ]
 
 
-def _spread_of(dataset: "xarray.Dataset") -> str:
-    """What is largest where a loop is least calm: the variance, or, without rollouts, the radius."""
-    return "variance" if "variance" in dataset else "radius"
-
-
-def at_risk_columns(dataset: "xarray.Dataset") -> list[str]:
-    return ["matrix", *NAMES, f"largest {_spread_of(dataset)}"]
-
-
-def at_risk_rows(dataset: "xarray.Dataset", preferences: PreferenceSet) -> list[list[str]]:
-    """The matrices that converge in the fewest cells."""
-    by_matrix = shares(np.asarray(dataset["regime"]), (1, 2))
-    largest = _largest(np.asarray(dataset[_spread_of(dataset)]))
-    order = np.lexsort((-largest, by_matrix[:, Regime.converges]))[:_AT_RISK]
-    return [
-        [
-            f"{matrix} (prompt {preferences.prompts[matrix]})",
-            *(_percent(share) for share in by_matrix[matrix]),
-            f"{largest[matrix]:.3g}",
-        ]
-        for matrix in order
-        if by_matrix[matrix, Regime.converges] < 1
-    ]
-
-
-def _largest(values: np.ndarray) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a matrix without any number has none that is largest
-        return np.nanmax(values, axis=(1, 2))
-
-
-def write_cells(path: pathlib.Path, dataset: "xarray.Dataset") -> None:
+def write_cells(path: pathlib.Path, stats: MapStatistics) -> None:
     """summary.csv: one row for each (alpha, beta)."""
-    regime_shares = shares(np.asarray(dataset["regime"]), (0,))
-    columns: dict[str, np.ndarray] = {f"share_{name}": regime_shares[..., code] for code, name in enumerate(NAMES)}
-    if "contraction_bound" in dataset:
-        columns["share_certified"] = np.mean(np.asarray(dataset["contraction_bound"]) < 1, axis=0)
-    columns |= {f"share_{name}": share for name, share in difference_shares(dataset, (0,)).items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # cells without a number stay NaN
-        for name in ("variance", "entropy", "radius", "fixed_point_entropy"):
-            if name not in dataset:
-                continue
-            values = np.asarray(dataset[name], np.float64)
-            columns[f"mean_{name}"], columns[f"std_{name}"] = np.nanmean(values, 0), np.nanstd(values, 0)
+    columns = {f"share_{name}": share for name, share in stats.shares().items()}
+    if "contraction_bound" in stats.variables:
+        columns["share_certified"] = stats.share_below_one("contraction_bound")
+    columns |= {f"share_{name}": share for name, share in difference_shares(stats).items()}
+    for name in MOMENTS:
+        if name in stats.variables:
+            columns[f"mean_{name}"], columns[f"std_{name}"] = stats.moments(name)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["alpha", "beta", *columns])
-        for a, alpha in enumerate(np.asarray(dataset["alpha"])):
-            for b, beta in enumerate(np.asarray(dataset["beta"])):
+        for a, alpha in enumerate(stats.alpha):
+            for b, beta in enumerate(stats.beta):
                 writer.writerow(
                     [_number(alpha), _number(beta), *(_number(values[a, b]) for values in columns.values())]
                 )
 
 
-def write_matrices(path: pathlib.Path, dataset: "xarray.Dataset", preferences: PreferenceSet, kinds: Kinds) -> None:
-    """matrices.csv: one row for each matrix, in the order of the map."""
-    by_matrix = shares(np.asarray(dataset["regime"]), (1, 2))
-    differing = difference_shares(dataset, (1, 2))
-    largest = {
-        f"largest_{name}": _largest(np.asarray(dataset[name])) for name in ("variance", "radius") if name in dataset
-    }
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        heads = [*(f"share_{name}" for name in NAMES), *(f"share_{name}" for name in differing), *largest]
-        writer.writerow(["matrix", "prompt", "responses", "cyclic", "strongly_transitive", *heads])
-        for matrix in range(len(preferences)):
-            members = " ".join(str(response) for response in preferences.responses[matrix])
-            kind = [int(kinds.cyclic[matrix]), int(kinds.st[matrix])]
-            values = [*by_matrix[matrix], *(column[matrix] for column in (differing | largest).values())]
-            numbers = [_number(value) for value in values]
-            writer.writerow([matrix, preferences.prompts[matrix], members, *kind, *numbers])
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Of each matrix; one without any number has none that is largest."""
+    return np.fmax.reduce(values.reshape(len(values), -1), axis=1)
+
+
+class MatrixTable:
+    """matrices.csv, one row for each matrix in the order of the map, and what the report takes from its rows.
+
+    `add` takes the next matrices, any number of them.
+    """
+
+    def __init__(self, path: pathlib.Path, stats: MapStatistics, preferences: PreferenceSet, kinds: Kinds):
+        self.preferences, self.kinds = preferences, kinds
+        self._spread = "variance" if "variance" in stats.variables else "radius"
+        self._largest = [name for name in ("variance", "radius") if name in stats.variables]
+        self._differences = {
+            name: CODES["disagreement"].index(name) for name in DIFFERENCES if "disagreement" in stats.variables
+        }
+        self._cells = stats.alpha.size * stats.beta.size
+        self._by_kind = {name: np.zeros(len(NAMES), np.int64) for name in kinds.masks()}
+        self._at_risk: list[tuple[float, float, list[str]]] = []
+        self._seen = 0
+        self._file = path.open("w", newline="")
+        self._writer = csv.writer(self._file)
+        heads = [f"share_{name}" for name in (*NAMES, *self._differences)]
+        heads += [f"largest_{name}" for name in self._largest]
+        self._writer.writerow(["matrix", "prompt", "responses", "cyclic", "strongly_transitive", *heads])
+
+    def __enter__(self) -> "MatrixTable":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, fields: Mapping[str, np.ndarray]) -> None:
+        regime = fields["regime"]
+        matrices = np.arange(self._seen, self._seen + len(regime))
+        self._seen += len(regime)
+        counts = np.stack([np.count_nonzero(regime == code, axis=(1, 2)) for code in Regime], axis=-1)
+        for name, mask in self.kinds.masks().items():
+            self._by_kind[name] += counts[mask[matrices]].sum(axis=0)
+        shares = counts / self._cells
+        differing = [
+            np.count_nonzero(fields["disagreement"] == code, axis=(1, 2)) / self._cells
+            for code in self._differences.values()
+        ]
+        largest = {name: _largest(fields[name]) for name in self._largest}
+        self._note_risks(matrices, shares, largest[self._spread])
+        numbers = np.column_stack([shares, *differing, *largest.values()])
+        for matrix, values in zip(matrices, numbers, strict=True):
+            members = " ".join(str(response) for response in self.preferences.responses[matrix])
+            kind = [int(self.kinds.cyclic[matrix]), int(self.kinds.st[matrix])]
+            row = [matrix, self.preferences.prompts[matrix], members, *kind, *(_number(value) for value in values)]
+            self._writer.writerow(row)
+
+    def _note_risks(self, matrices: np.ndarray, shares: np.ndarray, largest: np.ndarray) -> None:
+        converging = shares[:, Regime.converges]
+        for place in np.lexsort((-largest, converging))[:_AT_RISK]:
+            matrix, spread = matrices[place], float(largest[place])
+            row = [
+                f"{matrix} (prompt {self.preferences.prompts[matrix]})",
+                *(_percent(share) for share in shares[place]),
+                f"{spread:.3g}",
+            ]
+            if converging[place] < 1:
+                self._at_risk.append((float(converging[place]), np.inf if np.isnan(spread) else -spread, row))
+        self._at_risk = sorted(self._at_risk, key=lambda risk: risk[:2])[:_AT_RISK]
+
+    def kind_columns(self) -> list[str]:
+        return ["kind", "matrices", *NAMES]
+
+    def kind_rows(self) -> list[list[str]]:
+        """One row for each kind of matrix, over the whole grid."""
+        return [
+            [name, f"{size:,}", *(_percent(count / (size * self._cells)) for count in self._by_kind[name])]
+            for name, mask in self.kinds.masks().items()
+            if (size := int(mask.sum()))
+        ]
+
+    def at_risk_columns(self) -> list[str]:
+        """What is largest where a loop is least calm: the variance, or, without rollouts, the radius."""
+        return ["matrix", *NAMES, f"largest {self._spread}"]
+
+    def at_risk_rows(self) -> list[list[str]]:
+        """The matrices that converge in the fewest cells."""
+        return [row for *_, row in self._at_risk]
 
 
 def _number(value: SupportsFloat) -> str:

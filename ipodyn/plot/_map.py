@@ -1,11 +1,12 @@
 """The picture of a stability map."""
 
 import textwrap
-import warnings
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._map_statistics import MapStatistics
 from ._figure import (
     FAINT,
     INK,
@@ -51,7 +52,7 @@ _BOUND = {"color": "#111111", "rim": "white"}
 _EXACT = {"color": "#D7191C", "rim": "white"}
 
 
-def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matplotlib.figure.Figure":
+def stability_map(dataset: "xarray.Dataset | MapStatistics", *, product: bool = False) -> "matplotlib.figure.Figure":
     r"""The map that `ipodyn.stability_map` made, as a picture over \(\alpha\) and \(\beta\).
 
     Left: mean over matrices of the time-averaged variance and of the final entropy (of a map without rollouts: of the
@@ -76,107 +77,88 @@ def stability_map(dataset: "xarray.Dataset", *, product: bool = False) -> "matpl
     >>> "1 preference matrix" in figure.get_suptitle()
     True
     """
-    needed = [*(name for name, *_ in _quantities(dataset)), "regime"]
+    stats = dataset if isinstance(dataset, MapStatistics) else _checked(dataset)
+    alpha, beta = stats.alpha, stats.beta
+    if product:
+        beta = beta * float(stats.attrs["lam"])
+    if alpha.size == beta.size == 1:
+        figure = _point(stats)
+    elif min(alpha.size, beta.size) == 1:
+        figure = _curves(stats, alpha, beta, _PRODUCT if product else _BETA)
+    else:
+        figure = _maps(stats, alpha, beta, _PRODUCT if product else _BETA)
+    figure.suptitle(_heading(stats), fontsize=TITLE_SIZE + 1, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def _checked(dataset: "xarray.Dataset") -> MapStatistics:
+    """What is drawn of a dataset; `ValueError` if it lacks something."""
+    needed = [*(name for name, *_ in _quantities(frozenset(map(str, dataset)))), "regime"]
     missing = [name for name in needed if name not in dataset]
     if missing or not {"matrix", "alpha", "beta"} <= set(dataset.dims):
         raise ValueError(
             f"the dataset has dims {tuple(dataset.dims)} and lacks the variables {missing}; give what "
             "`ipodyn.stability_map` returns, with dims matrix, alpha and beta."
         )
-    dataset = dataset.transpose("matrix", "alpha", "beta", ...)
-    alpha, beta = (np.asarray(dataset[name], np.float64) for name in ("alpha", "beta"))
-    if product:
-        beta = beta * float(dataset.attrs["lam"])
-    if alpha.size == beta.size == 1:
-        figure = _point(dataset)
-    elif min(alpha.size, beta.size) == 1:
-        figure = _curves(dataset, alpha, beta, _PRODUCT if product else _BETA)
-    else:
-        figure = _maps(dataset, alpha, beta, _PRODUCT if product else _BETA)
-    figure.suptitle(_heading(dataset), fontsize=TITLE_SIZE + 1, color=INK, x=0.01, ha="left")
-    return figure
+    return MapStatistics.of(dataset)
 
 
-def _quantities(dataset: "xarray.Dataset") -> list[tuple[str, str, str, str]]:
+def _quantities(variables: Set[str]) -> list[tuple[str, str, str, str]]:
     """What the panels show: the evidence of the rollouts, or, in a map without them, the fixed points."""
-    return _ANALYTIC if _without_rollouts(dataset) else _ROLLOUT
+    return _ANALYTIC if _without_rollouts(variables) else _ROLLOUT
 
 
-def _without_rollouts(dataset: "xarray.Dataset") -> bool:
-    return "radius" in dataset and not {"variance", "entropy"} & set(dataset)
+def _without_rollouts(variables: Set[str]) -> bool:
+    return "radius" in variables and not {"variance", "entropy"} & variables
 
 
-def flag_names(dataset: "xarray.Dataset", variable: str = "regime") -> dict[int, str]:
-    """Code -> name, from the attributes of the variable."""
-    attrs = dataset[variable].attrs
-    names = str(attrs["flag_meanings"]).split()
-    return dict(zip((int(code) for code in np.atleast_1d(attrs["flag_values"])), names, strict=True))
-
-
-def _heading(dataset: "xarray.Dataset") -> str:
-    attrs = dataset.attrs
+def _heading(stats: MapStatistics) -> str:
+    attrs = stats.attrs
     source = textwrap.shorten(str(attrs.get("source") or "preference matrices"), 110, placeholder=" …")
     if bool(attrs.get("synthetic", False)) and "synthetic" not in source.lower():
         source = f"SYNTHETIC data: {source}"
     elif bool(attrs.get("synthetic", False)):
         source = source.replace("synthetic", "SYNTHETIC", 1)
-    number = dataset.sizes["matrix"]
+    number = stats.num_matrices
     facts = [f"{number:,} preference {'matrix' if number == 1 else 'matrices'}"]
     for key, form in (("objective", "{}"), ("lam", "λ = {:g}"), ("num_steps", "{:,} rounds")):
         if key in attrs:
             facts.append(form.format(attrs[key]))
-    if _without_rollouts(dataset):
+    if _without_rollouts(stats.variables):
         facts.append("fixed points, no rollouts")
     return f"{source}\n{' · '.join(facts)}"
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over matrices, NaN where no matrix has a number."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN cells are the holes of the picture
-        return np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-
-
-def _shares(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
-    """Name -> (A, B) share of the matrices in that regime."""
-    return _flag_shares(dataset, "regime")
-
-
-def _flag_shares(dataset: "xarray.Dataset", variable: str) -> dict[str, np.ndarray]:
-    codes = np.asarray(dataset[variable])
-    return {name: np.mean(codes == code, axis=0) for code, name in flag_names(dataset, variable).items()}
-
-
-def _differences(dataset: "xarray.Dataset") -> dict[str, np.ndarray]:
+def _differences(stats: MapStatistics) -> dict[str, np.ndarray]:
     """Name -> (A, B) mask: where enough rollouts contradict the fixed point in that way; only those there are."""
-    if "disagreement" not in dataset:
+    if "disagreement" not in stats.flags:
         return {}
-    found = _flag_shares(dataset, "disagreement")
+    found = stats.shares("disagreement")
     masks = {name: found[name] >= _MINORITY for name in _DIFFERENCES if name in found}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
-    many = dataset.sizes["matrix"] > 1  # one matrix has no spread
+def _maps(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
+    many = stats.num_matrices > 1  # one matrix has no spread
     figure = new_figure(14.5 if many else 10.5, 8.2)
     panels = figure.subplots(2, 3 if many else 2, sharex=True, sharey=True)
     edges = cell_edges(alpha), cell_edges(beta)
-    for (name, what, unit, colours), row in zip(_quantities(dataset), panels, strict=True):
-        mean, spread = _moments(np.asarray(dataset[name], np.float64))
+    for (name, what, unit, colours), row in zip(_quantities(stats.variables), panels, strict=True):
+        mean, spread = stats.moments(name)
         titles = [f"Mean {what}", f"Spread of {what}"] if many else [_capital(what)]
         for axes, values, title in zip(row, (mean, spread), titles, strict=False):
             _heat(figure, axes, edges, values, unit, colours)
             style_axes(axes, title=title)
-    shares = _shares(dataset)
-    regime = "Predicted regime" if _without_rollouts(dataset) else "Regime"
+    shares = stats.shares()
+    regime = "Predicted regime" if _without_rollouts(stats.variables) else "Regime"
     _dominant(panels[0, -1], edges, shares)
-    for name, mask in _differences(dataset).items():
+    for name, mask in _differences(stats).items():
         a, b = np.nonzero(mask)
         panels[0, -1].plot(alpha[a], beta[b], **_mark(name))
     style_axes(panels[0, -1], title=f"{regime} of most matrices (paler: of fewer)")
     _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0.0, high=1.0)
     style_axes(panels[1, -1], title="Share that converges")
-    drawn = _lines(dataset, shares)
+    drawn = _lines(stats, shares)
     for axes in panels.flat:
         for line in drawn:
             if line.everywhere or axes in panels[:, -1]:
@@ -190,7 +172,7 @@ def _maps(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label:
         axes.set_xlabel(_ALPHA, fontsize=LABEL_SIZE, color=INK)
     for axes in panels[:, 0]:
         axes.set_ylabel(label, fontsize=LABEL_SIZE, color=INK)
-    _legend(figure, dataset, shares, drawn)
+    _legend(figure, stats, shares, drawn)
     return figure
 
 
@@ -248,12 +230,6 @@ def _strength(share: np.ndarray | float) -> np.ndarray:
     return np.asarray(0.2 + 0.8 * np.clip((np.asarray(share) - _LEAST) / (1 - _LEAST), 0, 1))
 
 
-def _median_over_matrices(values: np.ndarray) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(values, axis=0)
-
-
 class _Line(NamedTuple):
     """A curve where `values` (alphas, betas) cross `level`; only the panels of regimes show it unless `everywhere`."""
 
@@ -282,32 +258,33 @@ class _Line(NamedTuple):
         lines.set_path_effects(outline(self.width + 1.6, self.look["rim"]))
 
 
-def _lines(dataset: "xarray.Dataset", shares: dict[str, np.ndarray]) -> list[_Line]:
+def _lines(stats: MapStatistics, shares: dict[str, np.ndarray]) -> list[_Line]:
     """The curves of a map that lie in its grid."""
-    many = dataset.sizes["matrix"] > 1
+    many = stats.num_matrices > 1
     found = []
-    if "contraction_bound" in dataset:
-        bound = np.asarray(dataset["contraction_bound"], np.float64)
-        text = "contraction bound = 1, median matrix (convergence proved below)"
-        found.append(_Line(text, _median_over_matrices(bound), _BOUND, "solid", 1.8, everywhere=True))
+    whole = stats.sample_size == stats.num_matrices
+    median = "median matrix" if whole else f"median of {stats.sample_size:,} of the matrices"
+    if "contraction_bound" in stats.variables:
+        bound = stats.median("contraction_bound")
+        text = f"contraction bound = 1, {median} (convergence proved below)"
+        found.append(_Line(text, bound, _BOUND, "solid", 1.8, everywhere=True))
         text = "the first and the last matrix to lose that proof"
-        for extreme in (np.fmax, np.fmin) if many else ():  # both pass over matrices without a value
-            found.append(_Line(text, extreme.reduce(bound, axis=0), _BOUND, "dashed", 1.0))
+        for extreme in stats.extremes("contraction_bound")[::-1] if many else ():
+            found.append(_Line(text, extreme, _BOUND, "dashed", 1.0))
     for name in _MINORITIES:
         look = {"color": REGIME_COLOURS[name], "rim": "white"}
         text = f"{100 * _MINORITY:g} % of the matrices {name[:-1]}"
         found.append(_Line(text, shares[name], look, "dotted", 2.2, _MINORITY))
-    if "radius" in dataset:
-        radius = np.asarray(dataset["radius"], np.float64)
-        text = "exact boundary: spectral radius = 1, median matrix"
-        found.append(_Line(text, _median_over_matrices(radius), _EXACT, "solid", 1.8, everywhere=True))
+    if "radius" in stats.variables:
+        text = f"exact boundary: spectral radius = 1, {median}"
+        found.append(_Line(text, stats.median("radius"), _EXACT, "solid", 1.8, everywhere=True))
         if many:
             text = "the first matrix to lose stability"
-            found.append(_Line(text, np.fmax.reduce(radius, axis=0), _EXACT, "dashed", 1.0))
+            found.append(_Line(text, stats.extremes("radius")[1], _EXACT, "dashed", 1.0))
     return [line for line in found if line.crosses_grid()]
 
 
-def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray], drawn: list[_Line]) -> None:
+def _legend(figure: Any, stats: MapStatistics, shares: dict[str, np.ndarray], drawn: list[_Line]) -> None:
     patches, lines = mpl("patches"), mpl("lines")
     tuples = mpl("legend_handler").HandlerTuple(ndivide=None, pad=0)
     handles: list[Any] = [
@@ -319,14 +296,14 @@ def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray
     for text, line in {line.text: line for line in drawn}.items():
         handles.append(lines.Line2D([], [], color=line.look["color"], linestyle=line.style, linewidth=line.width))
         labels.append(text)
-    for name in _differences(dataset):
+    for name in _differences(stats):
         handles.append(lines.Line2D([], [], **_mark(name)))
         labels.append(f"{100 * _MINORITY:g} % of the matrices {_DIFFERENCES[name][1]}")
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=4 if dataset.sizes["matrix"] > 1 else 3,
+        ncols=4 if stats.num_matrices > 1 else 3,
         fontsize=TICK_SIZE,
         frameon=False,
         handler_map={tuple: tuples},
@@ -334,20 +311,20 @@ def _legend(figure: Any, dataset: "xarray.Dataset", shares: dict[str, np.ndarray
     )
 
 
-def _curves(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
+def _curves(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
     """One parameter moves: mean and spread as a line with a band, regimes as stacked shares."""
     along_alpha = alpha.size > 1
     x, name = (alpha, _ALPHA) if along_alpha else (beta, label)
-    fixed = f"β = {float(dataset['beta'][0]):.4g}" if along_alpha else f"α = {alpha[0]:.4g}"
+    fixed = f"β = {stats.beta[0]:.4g}" if along_alpha else f"α = {alpha[0]:.4g}"
     figure = new_figure(13.5, 4.8)
     panels = figure.subplots(1, 3)
-    for axes, (variable, what, unit, _) in zip(panels, _quantities(dataset), strict=False):
-        mean, spread = (values.reshape(-1) for values in _moments(np.asarray(dataset[variable], np.float64)))
+    for axes, (variable, what, unit, _) in zip(panels, _quantities(stats.variables), strict=False):
+        mean, spread = (values.reshape(-1) for values in stats.moments(variable))
         axes.fill_between(x, np.maximum(mean - spread, 0), mean + spread, color="#0072B2", alpha=0.2, linewidth=0)
         axes.plot(x, mean, color="#0072B2", marker="o", markersize=3)
         style_axes(axes, title=f"{_capital(what)}, mean ± spread, {fixed}", x=name, y=unit)
         axes.set_ylim(bottom=0)
-    shares = {regime: share.reshape(-1) for regime, share in _shares(dataset).items()}
+    shares = {regime: share.reshape(-1) for regime, share in stats.shares().items()}
     axes = panels[2]
     axes.stackplot(x, *shares.values(), colors=[REGIME_COLOURS[regime] for regime in shares], labels=list(shares))
     figure.legend(loc="outside lower right", ncols=4, fontsize=TICK_SIZE, frameon=False)
@@ -361,17 +338,17 @@ def _curves(dataset: "xarray.Dataset", alpha: np.ndarray, beta: np.ndarray, labe
     return figure
 
 
-def _point(dataset: "xarray.Dataset") -> "matplotlib.figure.Figure":
+def _point(stats: MapStatistics) -> "matplotlib.figure.Figure":
     """No parameter moves: how the matrices are distributed."""
     figure = new_figure(13.5, 4.8)
     panels = figure.subplots(1, 3)
-    at = f"α = {float(dataset['alpha'][0]):.4g}, β = {float(dataset['beta'][0]):.4g}"
-    for axes, (variable, what, unit, _) in zip(panels, _quantities(dataset), strict=False):
-        values = np.asarray(dataset[variable], np.float64).reshape(-1)
+    at = f"α = {stats.alpha[0]:.4g}, β = {stats.beta[0]:.4g}"
+    for axes, (variable, what, unit, _) in zip(panels, _quantities(stats.variables), strict=False):
+        values = np.asarray(stats.sample(variable), np.float64).reshape(-1)
         axes.hist(values[np.isfinite(values)], bins=30, color="#0072B2")
         style_axes(axes, title=f"{_capital(what)} at {at}", x=unit, y="matrices")
         light_axes(axes)
-    shares = {regime: float(share[0, 0]) for regime, share in _shares(dataset).items()}
+    shares = {regime: float(share[0, 0]) for regime, share in stats.shares().items()}
     panels[2].bar(list(shares), list(shares.values()), color=[REGIME_COLOURS[regime] for regime in shares])
     panels[2].set_ylim(0, 1)
     style_axes(panels[2], title="Share of matrices in each regime", y="share")
