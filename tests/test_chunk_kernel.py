@@ -43,6 +43,7 @@ def test_interpreted_kernel_equals_the_scan(rng, K):
 
 def test_it_serves_what_fits(rng):
     assert not _chunk_kernel.serves(*loops(rng, 3, dtype="float64"))
+    assert _chunk_kernel.serves(*jax.eval_shape(lambda: loops(rng, 8)))
     assert not _chunk_kernel.serves(*jax.eval_shape(lambda: loops(rng, 9)))
     assert not _chunk_kernel.serves(*jax.eval_shape(lambda: loops(rng, 3, objective=DPO())))
     one_round, state = loops(rng, 3)

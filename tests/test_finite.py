@@ -7,6 +7,7 @@ import pytest
 from preferences import complementary
 
 import ipodyn
+from ipodyn._empirical import ipo_scores
 
 K = 4
 IPO, DPO = ipodyn.IPO(), ipodyn.DPO()
@@ -65,6 +66,15 @@ def test_empirical_ipo_is_least_squares_on_the_pairs(rng):
         expected = np.linalg.lstsq(rows, np.full(len(rows), beta / 2), rcond=None)[0]
         np.testing.assert_allclose(beta * score, expected, rtol=0, atol=1e-12)  # roundings of a K x K system
     assert (np.abs(found[:20, 3]) < 1e-15).all()
+
+
+def test_a_fit_does_not_depend_on_the_others_in_its_batch(rng):
+    """A loop with 1e15 comparisons beside one with a few: each is fitted in the unit of its own counts."""
+    few = rng.integers(1, 9, (K, K)) * (1.0 - np.eye(K))
+    beside = jnp.stack([jnp.asarray(few), jnp.asarray(few.T * 1e15)], axis=-1)  # batch axis last, as in sweeps
+    found = np.asarray(ipo_scores(beside))[:, 0]
+    np.testing.assert_allclose(found, np.linalg.lstsq(pairs_of(few), np.full(int(few.sum()), 0.5), rcond=None)[0],
+                               rtol=0, atol=1e-12)  # fmt: skip
 
 
 def test_a_response_never_compared_keeps_its_reference_log_probability(rng):

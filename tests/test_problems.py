@@ -227,3 +227,9 @@ def test_strengths_and_rewards_are_differentiable_and_batchable(rng):
     np.testing.assert_array_equal(jax.jit(jax.jacobian(problems.two_responses))(0.2), [[0, 1], [-1, 0]])
     slopes = jax.jit(jax.jacobian(lambda a: problems.overshadowed_winner(3, a)))(0.1)
     np.testing.assert_array_equal(slopes, [[0, 1, 1], [-1, 0, -1], [-1, 1, 0]])
+
+
+@pytest.mark.parametrize("make", [problems.random, problems.cyclic, problems.strongly_transitive])
+def test_a_size_is_a_number_not_an_answer(make):
+    with pytest.raises(TypeError, match="`K` is a bool: give a static whole number"):
+        make(jax.random.key(0), True)

@@ -146,6 +146,22 @@ def test_descriptions_say_which_way_numbers_point():
 
 
 @pytest.mark.parametrize(
+    ("share", "reference", "data"),
+    [
+        (0.0, "the reference stays at the start", "all pairs are fixed data"),
+        (0.4, "the reference is part first, part current policy", "pairs are part fixed data, part sampled from"),
+        (1.0, "the reference is the last checkpoint", "all pairs are sampled from the current policy"),
+    ],
+)
+def test_words_for_no_share_a_part_and_all(share, reference, data):
+    text = str(recipes.from_trl(beta=0.1, reference=share, on_policy=share))
+    assert reference in text and data in text
+    described = []  # where the value is not known yet, words that hold for any
+    jax.jit(lambda x: described.append(str(recipes.custom(alpha=x, beta=1.0, lam=x))) or x)(share)
+    assert "part first" in described[0] and "part fixed data" in described[0]
+
+
+@pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: recipes.online(beta=-1.0), "`beta` is -1.0, not in"),
