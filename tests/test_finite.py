@@ -7,6 +7,7 @@ import pytest
 from preferences import complementary
 
 import ipodyn
+from ipodyn import _uncertain
 from ipodyn._empirical import ipo_scores
 
 K = 4
@@ -246,6 +247,26 @@ def test_it_takes_enough_pairs_to_tell_stable_from_unstable():
     for n in range(len(sizes)):
         wrong = (found.stable[n] > found.threshold[n]).mean() + (found.unstable[n] <= found.threshold[n]).mean()
         np.testing.assert_allclose(wrong / 2, found.error[n], atol=1e-12)
+
+
+def test_probabilities_of_a_regime_are_shares_of_the_draws():
+    """Five three-cycles at (0.5, 5, 1), stable exactly where 0.5^2 + (5 a)^2 / 3 < 1: a below 0.3."""
+    strengths = np.array([0.1, 0.2, 0.4, 0.45, 0.48])
+    draws = jax.vmap(ipodyn.problems.three_cycle)(strengths)
+    found = ipodyn.regime_probabilities(draws, alpha=0.5, beta=5.0, lam=1.0, policy0=[0.5, 0.3, 0.2], num_steps=400)
+    np.testing.assert_allclose(found.radius, np.sqrt(0.25 + (5 * strengths) ** 2 / 3), rtol=1e-10)
+    assert float(found.stable) == 0.4
+    share = np.zeros(len(ipodyn.Regime))
+    share[ipodyn.Regime.converges], share[ipodyn.Regime.oscillates] = 0.4, 0.6
+    np.testing.assert_allclose(found.probability, share, rtol=1e-15)
+    np.testing.assert_allclose(found.error, np.sqrt(share * (1 - share) / 5), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 2), (4,)])
+def test_counts_of_another_shape_are_named(shape):
+    """Below the run-time checker of shapes, which users do not have."""
+    with pytest.raises(ValueError, match=r"`wins` has shape .*; give \(K, K\), and `jax.vmap` many"):
+        _uncertain._upper(jnp.ones(shape))
 
 
 def test_wrong_arguments_meet_a_sentence():

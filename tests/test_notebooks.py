@@ -39,8 +39,37 @@ COMPARED = {
         "  concise over friendly",
         "  friendly over thorough",
     ),
+    "2_one_shot_sampling": ("all mass to the top", "last to last but one"),
+    "5_own_data": ("a wrong name", "TRL, IPO", "online, IPO", "  alpha =", "  beta  =", "  lam   =", "kappa ="),
 }
-ON_REAL_DATA: dict[str, tuple[str, ...]] = {}
+ON_REAL_DATA = {
+    "2_one_shot_sampling": (
+        "GPT-4 judging",
+        "every P within",
+        "matrix 18",
+        "guanaco-65b ",
+        "vicuna-13b ",
+        "gpt-3.5 ",
+        "gpt-4 ",
+        "cyclic share of the energy",
+        "  guanaco-65b >",
+        "Bradley-Terry",
+    ),
+    "3_stability_maps": ("rows", "prompts", "matrices"),
+    "4_sensitivities": (
+        "rows",
+        "prompts",
+        "matrices",
+        "64 matrices",
+        "20 of 64 matrices",
+        "largest omega",
+        "19 matrices",
+        "  pair named by the gradient",
+        "  a random other pair",
+        "beta up to",
+    ),
+    "5_own_data": ("P of oa-0", "[[0.5", " [0.5", "| oa-97 "),
+}
 NUMBER = re.compile(r"[+-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 ROUNDING = 1e-6  # smaller numbers are errors made of roundings: the rerun's must be as small, not the same
 

@@ -37,9 +37,15 @@ AREAS: dict[str, dict[str, str]] = {
         "_grid": "stability_map",
         "_sweep": "sweep",
         "_cpu": "engine",
+        "_map_statistics": "stability_map cli",
         "_cli/map": "cli",
     },
-    "store": {"_store": "store sharing", "_cli/sharing": "sharing processes"},
+    "store": {
+        "_store": "store sharing",
+        "_shards": "store sharing",
+        "_place": "store sharing",
+        "_cli/sharing": "sharing processes",
+    },
     "structure": {
         "_structure": "structure",
         "_axioms": "axioms",
@@ -64,6 +70,8 @@ AREAS: dict[str, dict[str, str]] = {
     "finite": {"_finite": "finite", "_uncertain": "finite diagnosis"},
     "diagnosis": {
         "_diagnosis": "diagnosis",
+        "_prompts": "diagnosis",
+        "_recommendation": "diagnosis",
         "_detection": "finite",
         "_audit": "audit",
         "_cli/diagnose": "diagnosis",
@@ -80,6 +88,7 @@ AREAS: dict[str, dict[str, str]] = {
             "_report",
             "_set",
             "_synthetic",
+            "_tournaments",
             "_tables",
         )
     },
@@ -112,6 +121,7 @@ LEFT_OUT: dict[str, str] = {
     "_cli/options": "declarations and help texts of options",
     "_cli/output": "words on the terminal",
     "_cli/summary": "words on the terminal",
+    "_cli/doctor": "words on the terminal",
     "_cli/errors": "words on the terminal",
     "_cli/reproduce": "wiring of one command",
     "_cli/rollout": "wiring of one command",
