@@ -1,4 +1,4 @@
-"""The figures of the paper: what a run leaves behind, against plain NumPy loops; claims judged by numbers."""
+"""The figures of the paper: what a run leaves behind, against plain NumPy loops; claims on real data."""
 
 import csv
 import dataclasses
@@ -18,7 +18,6 @@ pytest.importorskip("matplotlib")
 
 from ipodyn import _reproduce as figures
 from ipodyn._cli.app import run
-from ipodyn._reproduce._trends import trend
 
 NAMES = ["evolution-cyclic-ipo", "map-cyclic-ipo", "series-alpha-st-ipo"]
 LIGHT = "evolution-cyclic-ipo"
@@ -265,46 +264,6 @@ def test_names_families_and_all():
     assert {figure.family for figure in figures.chosen(["map", LIGHT])} == {"map", "evolution"}
     assert all(claim.figure in figures.FIGURES for claim in figures.CLAIMS)
     assert len({claim.name for claim in figures.CLAIMS}) == len(figures.CLAIMS)
-
-
-def test_verdicts_follow_the_numbers():
-    at, rising = np.arange(4.0), np.array([[0.0, 1.0, 2.0, 4.0], [0.0, 0.0, 1.0, 2.0]]).T
-    bent = np.array([[0.0, 3.0, 2.0, 1.0], [0.0, 0.0, 1.0, 2.0]]).T
-    cases = {"agrees": rising, "disagrees": -rising, "agrees in part": bent, "nothing to judge by": 0 * rising}
-    for verdict, values in cases.items():
-        findings = {"map-cyclic-ipo": _map_findings(values, at)}
-        judged = {item.claim.name: item for item in figures.judge_claims(findings)}
-        assert judged["cyclic-alpha-ipo"].verdict == verdict
-        assert judged["st-alpha-ipo"].verdict == "not run"
-    findings = _map_findings(rising, at) | {"proved_but_oscillating": 1}
-    judged = {item.claim.name: item.verdict for item in figures.judge_claims({"map-cyclic-ipo": findings})}
-    assert judged["contraction-cyclic"] == "disagrees"
-
-
-def _map_findings(values, at):
-    counts = {"proved": 10, "proved_but_oscillating": 0, "proved_but_unresolved": 0}
-    return {"alpha": trend(values, 0, at), "product": trend(values, 0, at), **counts}
-
-
-def test_trend_counts_steps_and_lines():
-    found = trend(np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 0.0]]), 0, np.arange(3.0))
-    # Steps: +2, -1 and 0, -1; lines: +1 and -1.
-    assert (found["up"], found["down"], found["lines_up"], found["lines_down"]) == (0.25, 0.5, 0.5, 0.5)
-    assert (found["first"], found["last"], found["from"], found["to"]) == (0.5, 0.5, 0.0, 2.0)
-
-
-def test_a_trend_in_noise_counts_only_what_is_beyond_it(rng):
-    """Steps of 1 under noise of 1: unresolved with 4 samples of one line, resolved with 400."""
-    at = np.arange(11.0)
-    for number, resolved in ((4, False), (400, True)):
-        samples = at[None, :, None] + rng.normal(size=(number, 11, 50))
-        found = trend(samples.mean(axis=0), 0, at, samples=samples)
-        assert found["lines_up"] == 1 and found["lines_down"] == 0 and found["down"] < 0.03
-        assert (found["up"] > 0.99) == resolved and found["noisy"]
-    still = rng.normal(size=(400, 11, 50))
-    # Of steps that are noise alone, twice the standard error lets through 4.6 %, half of them down.
-    assert trend(still.mean(axis=0), 0, at, samples=still)["down"] < 0.05
-    assert trend(1e-4 * at[:, None], 0, at, floor=2e-4)["up"] == 0
 
 
 REDUCED = dataclasses.replace(

@@ -89,12 +89,12 @@ def _certified(findings: Findings) -> Verdict:
     return (AGREES if moving == 0 else DISAGREES), words
 
 
-def _share(cell: str, *, least: float = 0.0, most: float = 1.0) -> Callable[[Findings], Verdict]:
+def _share(cell: str, *, least: float) -> Callable[[Findings], Verdict]:
     def judge(findings: Findings) -> Verdict:
         share, number = findings[cell]["share"], findings[cell]["matrices"]
         if share is None:
             return NOTHING, "it applies to no matrix"
-        return (AGREES if least <= share <= most else DISAGREES), f"holds for {share:.2%} of {number:,} matrices"
+        return (AGREES if share >= least else DISAGREES), f"holds for {share:.2%} of {number:,} matrices"
 
     return judge
 
