@@ -202,7 +202,7 @@ def diagnose(
         policies[name] = policy.astype(matrices.dtype)
 
     if counts is not None:
-        counts = _checked_counts(counts, matrices)
+        counts = checked_counts(counts, matrices)
     scalars = {name: np.asarray(value, matrices.dtype) for name, value in point.items()}
     prompts = Prompts.of(matrices, Shared(**scalars, **policies, objective=objective))
     work = _Work(M, counted=counts is not None, progress=progress)
@@ -233,7 +233,7 @@ def diagnose(
     )
 
 
-def _checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
+def checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
     numbers = np.asarray(counts, matrices.dtype)
     if numbers.shape not in (matrices.shape, matrices.shape[1:] if len(matrices) == 1 else ()):
         raise ValueError(f"`counts` has shape {numbers.shape}; it must be {matrices.shape}, as `P` is.")
@@ -261,11 +261,11 @@ def _piece(
     if counts is not None:
         radius = np.sort(prompts.posterior_radius(which, counts, seed, work.part("posterior", which.size)), axis=1)
         found["stable_probability"] = np.mean(radius < 1, axis=1)
-        found["radius_low"], found["radius_high"] = _quantile(radius, 0.05), _quantile(radius, 0.95)
+        found["radius_low"], found["radius_high"] = sorted_quantile(radius, 0.05), sorted_quantile(radius, 0.95)
     return found
 
 
-def _quantile(rows: np.ndarray, share: float) -> np.ndarray:
+def sorted_quantile(rows: np.ndarray, share: float) -> np.ndarray:
     """That of each sorted row, linear between neighbours, inf next to inf (which `np.quantile` makes NaN)."""
     below, rest = divmod(share * (rows.shape[1] - 1), 1)
     low, high = rows[:, int(below)], rows[:, int(below) + 1]

@@ -9,12 +9,15 @@ import re
 import jax
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.stats
 from data_files import helpsteer
 from preferences import complementary
 
 import ipodyn
-from ipodyn._diagnosis import VERDICTS
-from ipodyn._prompts import Prompts, Shared
+from ipodyn._diagnosis import checked_counts, sorted_quantile
+from ipodyn._prompts import Prompts, Shared, posterior_draws
+from ipodyn._recommendation import recommend
 
 pytest.importorskip("typer")
 polars = pytest.importorskip("polars")
@@ -97,9 +100,7 @@ def test_critical_values_are_those_of_the_functions_called_directly(matrices, fo
 
 def test_the_worst_triangle_by_hand(rng):
     P = complementary(rng.uniform(0, 1, (32, 5, 5)))
-    one = np.ones(())
-    any_loop = Shared(one, one, one, np.full(5, 0.2), np.full(5, 0.2), ipodyn.IPO())
-    A, found = P - 0.5, Prompts.of(P, any_loop).structure(np.arange(32))
+    A, found = P - 0.5, Prompts.of(P, shared(K=5)).structure(np.arange(32))
     for index, (i, j, k) in enumerate(np.asarray(found.triangle).T):
         curls = [
             abs(A[index, a, b] + A[index, b, c] + A[index, c, a]) for a, b, c in itertools.combinations(range(5), 3)
@@ -109,24 +110,142 @@ def test_the_worst_triangle_by_hand(rng):
         np.testing.assert_allclose(found.triangle_share[index], curl**2 / np.sum(np.square(curls)), rtol=1e-9)
 
 
-def test_verdicts_and_their_order(found):
-    for index, verdict in enumerate(found.verdict):
-        expected = (
-            "unstable"
-            if found.radius[index] >= 1
-            else "close"
-            if found.radius[index] >= 0.95
-            else "collapsed"
-            if found.entropy[index] < 0.05 * math.log(K)
-            else "calm"
-        )
-        assert verdict == expected
-    assert {"unstable", "calm"} <= set(found.verdict)  # both kinds are met here
-    worst = found.riskiest()
-    assert len(worst) == found.at_risk.sum() and found.verdict[worst[0]] == "unstable"
-    assert found.radius[worst[0]] == found.radius.max()
-    ranks = [VERDICTS.index(verdict) for verdict in found.verdict[worst]]
-    assert ranks == sorted(ranks)
+def cycle_of_radius(radius, alpha=ALPHA, beta=BETA, lam=LAM):
+    """The three-cycle whose uniform fixed point has that radius: alpha^2 + (a beta lam)^2 / 3 = radius^2."""
+    return np.asarray(ipodyn.problems.three_cycle(math.sqrt(3 * (radius**2 - alpha**2)) / (beta * lam)))
+
+
+def favourite(edge):
+    """Response 0 beats both others by `edge`, which tie: linear utility, P_ij - 1/2 = s_i - s_j, s = (edge, 0, 0).
+
+    Its scores are the same for every sampling, so that the fixed point is softmax(kappa s), kappa = beta / (1 - alpha),
+    and the radius alpha: nothing turns.
+    """
+    s = np.array([edge, 0, 0])
+    return 0.5 + s[:, None] - s[None]
+
+
+def favourite_of_entropy(entropy, alpha=ALPHA, beta=BETA):
+    """The same by the entropy of its fixed point (1 - q, q / 2, q / 2)."""
+
+    def excess(q):
+        return -(1 - q) * math.log(1 - q) - q * math.log(q / 2) - entropy
+
+    q = scipy.optimize.brentq(excess, 1e-12, 2 / 3)
+    return favourite((1 - alpha) / beta * math.log(2 * (1 - q) / q))
+
+
+# (verdict, the prompt, its radius, its entropy), all known without solving anything.
+KNOWN = [
+    ("unstable", cycle_of_radius(1.3), 1.3, math.log(3)),
+    ("unstable", cycle_of_radius(1.001), 1.001, math.log(3)),
+    ("close", cycle_of_radius(0.999), 0.999, math.log(3)),
+    ("close", cycle_of_radius(0.951), 0.951, math.log(3)),
+    ("calm", cycle_of_radius(0.949), 0.949, math.log(3)),
+    ("calm", np.full((3, 3), 0.5), ALPHA, math.log(3)),
+    ("calm", favourite_of_entropy(0.055 * math.log(3)), ALPHA, 0.055 * math.log(3)),
+    ("collapsed", favourite_of_entropy(0.045 * math.log(3)), ALPHA, 0.045 * math.log(3)),
+    ("collapsed", favourite_of_entropy(0.001), ALPHA, 0.001),
+]
+RISKIEST = [0, 1, 2, 3, 8, 7]  # unstable ones by radius, close ones by radius, collapsed ones by entropy
+
+
+def test_verdicts_known_from_theory():
+    shuffled = np.random.default_rng(0).permutation(len(KNOWN))
+    found = ipodyn.diagnose(np.stack([KNOWN[case][1] for case in shuffled]), alpha=ALPHA, beta=BETA, lam=LAM)
+    assert found.verdict.tolist() == [KNOWN[case][0] for case in shuffled]
+    np.testing.assert_allclose(found.radius, [KNOWN[case][2] for case in shuffled], atol=1e-9)
+    np.testing.assert_allclose(found.entropy, [KNOWN[case][3] for case in shuffled], atol=1e-9)
+    np.testing.assert_allclose(found.drift, math.log(3) - found.entropy, atol=1e-9)  # from a uniform reference
+    assert [shuffled[index] for index in found.riskiest()] == RISKIEST
+    assert sorted(shuffled[found.at_risk]) == sorted(RISKIEST) and found.number("close") == 2
+    assert sorted(shuffled[found.turning]) == [0, 1, 2, 3]  # a period is said of what is unstable or close to it
+    assert sorted(shuffled[~found.stable]) == [0, 1]
+    # alpha is the radius of what does not turn: close comes before collapsed, alpha = 0.95 counts as close.
+    slow = ipodyn.diagnose(np.stack([favourite_of_entropy(0.001, alpha=0.95)]), alpha=0.95, beta=BETA, lam=LAM)
+    assert slow.verdict.tolist() == ["close"] and slow.number("collapsed") == 0
+
+
+def test_prompts_without_finite_scores_are_unknown_and_count_as_unsafe():
+    """MRS-DPO with a response that always wins has no fixed point at any setting."""
+    certain = np.array([[[0.5, 1, 1], [0, 0.5, 0.7], [0, 0.3, 0.5]]])
+    found = ipodyn.diagnose(certain, alpha=0.5, beta=1.0, lam=0.5, objective=ipodyn.DPO())
+    assert found.verdict.tolist() == ["unknown"] and found.riskiest().tolist() == [0]
+    for name in ("policy", "entropy", "drift", "radius", "omega", "period", "critical_beta"):
+        assert np.isnan(getattr(found, name)).all(), name
+    assert found.safe_beta(1.0) == found.safe_alpha(1.0) == found.safe_lam(1.0) == 0
+    assert (found.recommendation.changed, found.recommendation.share) == ("infeasible", 0)
+
+
+def test_the_edge_of_the_safe_region_by_hand(found):
+    """Of 20 prompts, those that reach a value; a critical value that is not known counts as 0."""
+    values = np.arange(1.0, 21.0)
+    for name in ("beta", "alpha", "lam"):
+
+        def edge(share, values, name=name):
+            diagnosis = dataclasses.replace(found, **{f"critical_{name}": values})
+            return getattr(diagnosis, f"safe_{name}")(share)
+
+        mixed = values[::-1]
+        # All 20 reach 1, 19 of them 2, 10 reach 11, and 11 = 0.55 * 20 (which rounds to above 11) reach 10.
+        assert [edge(share, mixed) for share in (1.0, 0.95, 0.5, 0.55)] == [1, 2, 11, 10]
+        unknown = np.where(mixed == 13, np.nan, mixed)
+        assert [edge(share, unknown) for share in (1.0, 0.95, 0.9)] == [0, 1, 2]
+        assert edge(1.0, np.full(20, np.inf)) == np.inf
+
+
+def settled(a, count):
+    return [np.asarray(ipodyn.problems.three_cycle(a))] * count
+
+
+def test_recommendations_known_from_theory():
+    """Three-cycles of strength a leave no margin where alpha^2 + (a beta lam)^2 / 3 reaches 0.95^2."""
+
+    def largest_beta(a, alpha):
+        return math.sqrt(3 * (0.95**2 - alpha**2)) / (a * LAM)
+
+    # Of 20 prompts one may be left without margin: the second strength decides, to the last bisection.
+    P = np.stack([*settled(0.45, 1), *settled(0.3, 1), *settled(0.05, 18)])
+    best = ipodyn.diagnose(P, alpha=ALPHA, beta=BETA, lam=LAM).recommendation
+    limit = largest_beta(0.3, ALPHA)
+    assert (best.changed, best.alpha, best.lam, best.share) == ("beta", ALPHA, LAM, 0.95)
+    assert limit * (1 - 2 ** (1 / 8 - 1) / 2**10) < best.beta < limit
+    # There the setting stays as it is; with a second one of that strength it does not.
+    kept = ipodyn.diagnose(P, alpha=ALPHA, beta=0.999 * limit, lam=LAM).recommendation
+    assert (kept.changed, kept.beta, kept.share) == ("nothing", 0.999 * limit, 0.95)
+    P[2] = P[0]
+    best = ipodyn.diagnose(P, alpha=ALPHA, beta=0.999 * limit, lam=LAM).recommendation
+    assert best.changed == "beta" and 0.998 * largest_beta(0.45, ALPHA) < best.beta < largest_beta(0.45, ALPHA)
+    # Where alpha alone is too much, no beta helps: alpha then has to fall below 0.95.
+    P = np.stack(settled(0.01, 1))
+    best = ipodyn.diagnose(P, alpha=0.98, beta=1.0, lam=LAM).recommendation
+    limit = math.sqrt(0.95**2 - (0.01 * LAM) ** 2 / 3)
+    assert best.changed == "alpha" and limit - 0.98 / 32 / 2**10 < best.alpha < limit and best.beta == 1
+    # And where beta alone is too much as well, neither suffices.
+    worst = ipodyn.diagnose(np.stack(settled(0.45, 1)), alpha=0.98, beta=BETA, lam=LAM).recommendation
+    assert (worst.changed, worst.alpha, worst.beta, worst.share) == ("infeasible", 0.98, BETA, 0)
+
+
+def test_a_margin_to_collapse_is_asked_of_the_entropy():
+    """Favourites: the entropy must stay above 10 % of log 3, and falls with kappa = beta / (1 - alpha) alone."""
+    P = np.stack([favourite_of_entropy(0.1 * math.log(3))])
+    for beta, changed in ((0.99 * BETA, "nothing"), (1.01 * BETA, "beta")):
+        best = ipodyn.diagnose(P, alpha=ALPHA, beta=beta, lam=LAM).recommendation
+        assert best.changed == changed and 0.98 * BETA < best.beta < BETA
+
+
+def shared(alpha=ALPHA, beta=BETA, lam=LAM, K=K):
+    uniform = np.full(K, 1 / K)
+    return Shared(np.array(alpha), np.array(beta), np.array(lam), uniform, uniform, ipodyn.IPO())
+
+
+def test_the_share_is_of_all_prompts_also_those_that_cannot_settle():
+    """Of 32 prompts one is left out, as those without finite scores are: 31 of 32 settle, not 31 of 31."""
+    prompts = Prompts.of(np.stack(settled(0.3, 32)), shared())
+    best = recommend(prompts, np.arange(31), 0.0, ALPHA, BETA, LAM)
+    assert (best.changed, best.share) == ("beta", 31 / 32)
+    # With 30 of 32 there is nothing to look for.
+    assert recommend(prompts, np.arange(30), 0.0, ALPHA, BETA, LAM).changed == "infeasible"
 
 
 def test_the_safe_region_is_safe_and_its_edge_is_the_edge(matrices, found):
@@ -154,6 +273,89 @@ def test_uncertainty_narrows_with_counts(matrices, found):
     for field in dataclasses.fields(found):
         if field.name not in ("stable_probability", "radius_low", "radius_high", "recommendation"):
             np.testing.assert_array_equal(getattr(sure, field.name), getattr(found, field.name))
+
+
+def test_the_posterior_is_jeffreys():
+    """Moments of Beta(W + 1/2, L + 1/2), for pairs compared often, once and never: within five standard errors."""
+    wins, losses = np.array([8.0, 1.0, 0.0]), np.array([2.0, 0.0, 0.0])
+    number = 4000
+    drawn = posterior_draws(0, np.arange(number), np.tile(wins, (number, 1)), np.tile(losses, (number, 1)))
+    drawn = drawn.reshape(-1, 3)
+    expected = scipy.stats.beta(wins + 0.5, losses + 0.5)
+    error = expected.std() / np.sqrt(len(drawn))
+    assert (np.abs(drawn.mean(axis=0) - expected.mean()) < 5 * error).all()
+    # The error of a variance is that of the squares; the fourth moments are at most those of a coin, 1 / 16.
+    assert (np.abs(drawn.var(axis=0) - expected.var()) < 5 * 0.25 / np.sqrt(len(drawn))).all()
+
+
+def test_draws_of_a_prompt_are_its_own(matrices, found):
+    """What is drawn depends on the seed and the place of the prompt: not on what stands next to it, nor on blocks."""
+    wins = np.random.default_rng(0).uniform(0, 9, (10, 3))
+    every = posterior_draws(5, np.arange(10), wins, wins[::-1])
+    some = posterior_draws(5, np.array([3, 7]), wins[[3, 7]], wins[::-1][[3, 7]])
+    np.testing.assert_array_equal(some, every[[3, 7]])
+    same = posterior_draws(5, np.arange(2), wins[[0, 0]], wins[[0, 0]])
+    assert not np.isin(same[0], same[1]).any()  # equal prompts have draws of their own
+    assert not np.isin(every, posterior_draws(6, np.arange(10), wins, wins[::-1])).any()  # and so has another seed
+
+    counts = np.full(matrices.shape, 50.0)
+    prompts = Prompts.of(matrices, shared())
+    radius = prompts.posterior_radius(np.arange(20), counts, 0)
+    small = dataclasses.replace(prompts, size=8, blocks=2)
+    # Vectors of another width round differently.
+    np.testing.assert_allclose(small.posterior_radius(np.arange(15, 20), counts, 0), radius[15:], rtol=1e-9)
+    np.testing.assert_array_equal(np.mean(radius < 1, axis=1), found.stable_probability[:20])
+
+
+def test_uncertainty_is_that_of_the_draws(matrices, found):
+    """Share and quantiles of the radius over draws of P, each solved by itself."""
+    i, j = np.triu_indices(K, 1)
+    for index in (9, 20):
+        wins = 50 * matrices[index]
+        drawn = posterior_draws(0, np.array([index]), wins[i, j][None], wins[j, i][None])[0]
+        P = np.full((len(drawn), K, K), 0.5)
+        P[:, i, j], P[:, j, i] = drawn, 1 - drawn
+        radii = radius(P)
+        assert found.stable_probability[index] == np.mean(radii < 1)
+        low, high = np.quantile(radii, (0.05, 0.95))
+        np.testing.assert_allclose([found.radius_low[index], found.radius_high[index]], [low, high], rtol=1e-8)
+
+
+def test_quantiles_next_to_draws_that_were_not_solved():
+    rows = np.stack([np.arange(64.0), np.where(np.arange(64) < 60, np.arange(64), np.inf), np.full(64, np.inf)])
+    for share, expected in ((0.05, [3.15, 3.15, np.inf]), (0.95, [59.85, np.inf, np.inf])):
+        np.testing.assert_allclose(sorted_quantile(rows, share), expected)
+
+
+def test_counts_that_make_no_sense_are_refused(matrices):
+    for counts, words in ((np.ones((3, 3)), "must be \\(24, 3, 3\\)"), (-np.ones(matrices.shape), "0 or more")):
+        with pytest.raises(ValueError, match=words):
+            checked_counts(counts, matrices)
+    with pytest.raises(ValueError, match="0 or more"):
+        ipodyn.diagnose(matrices, alpha=ALPHA, beta=BETA, lam=LAM, counts=np.full(matrices.shape, np.nan))
+
+
+def test_progress_covers_everything_that_is_computed(matrices, monkeypatch):
+    """It goes up, reaches the whole only at the very end, and moves with every kind of work, the posterior too."""
+    events = []
+    real = ipodyn._prompts.run_points
+
+    def recorded(kernel, *arguments, **options):
+        events.append(kernel.__name__)
+        return real(kernel, *arguments, **options)
+
+    monkeypatch.setattr(ipodyn._prompts, "run_points", recorded)
+    counts = np.full(matrices.shape, 50)
+    M = len(matrices)
+    ipodyn.diagnose(matrices, alpha=ALPHA, beta=BETA, lam=LAM, counts=counts, progress=lambda *at: events.append(at))
+    at = [event for event in events if isinstance(event, tuple)]
+    done = [number for number, total in at]
+    assert {total for _, total in at} == {M} and done == sorted(done) and done.count(M) == 1 and events[-1] == (M, M)
+    # Half of the work of one prompt after the other is its posterior: many calls, and the bar moves in each.
+    critical, posterior = events.index("_critical"), events.index("_facts", events.index("_critical"))
+    before = max(event[0] for event in events[:posterior] if isinstance(event, tuple))
+    after = [event for event in events[posterior + 1 :] if isinstance(event, tuple)]
+    assert critical < posterior and len(after) >= 10 and 0.3 * M < before < 0.6 * M < after[-2][0] < M
 
 
 def test_an_unanchored_loop_is_called_so(matrices):
