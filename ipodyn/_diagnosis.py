@@ -92,7 +92,7 @@ class Diagnosis:
 
     def riskiest(self) -> np.ndarray:
         """Indices of the prompts at risk, the worst first: by verdict, then by radius, then by entropy."""
-        rank = np.array([VERDICTS.index(verdict) for verdict in self.verdict])
+        rank = np.argmax(self.verdict[:, None] == np.array(VERDICTS), axis=1)
         order = np.lexsort((self.entropy, -np.nan_to_num(self.radius), rank))
         return order[self.at_risk[order]]
 
@@ -176,7 +176,8 @@ def diagnose(
     - `pi_ref`, `pi_0`: shape (K,), for all prompts; None is uniform.
     - `counts`: shape (M, K, K), how many comparisons each entry rests on, or None. With them P is drawn again from its
       posterior, Beta(W + 1/2, L + 1/2) for each pair, to say how sure stability is. - `seed`: of these draws.
-    - `progress`: called with (prompts done, prompts in all).
+    - `progress`: called with (prompts done, prompts in all), first with 0 once all is compiled; prompts count by the
+      share of the work that is done. Memory beyond the input and the result does not grow with M.
 
     Returns a `Diagnosis` of NumPy arrays; its numbers are those of `fixed_point`, `stability`, `critical_beta`,
     `critical_alpha`, `critical_lam` and `hodge_split`. A prompt whose fixed point could not be certified
@@ -205,7 +206,9 @@ def diagnose(
         counts = checked_counts(counts, matrices)
     scalars = {name: np.asarray(value, matrices.dtype) for name, value in point.items()}
     prompts = Prompts.of(matrices, Shared(**scalars, **policies, objective=objective))
+    prompts.compile()
     work = _Work(M, counted=counts is not None, progress=progress)
+    work.add("facts", 0, 0.0)
     pieces = [
         _piece(prompts, np.arange(first, min(first + prompts.batch, M)), counts, seed, work)
         for first in range(0, M, prompts.batch)

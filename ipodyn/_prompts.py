@@ -155,6 +155,13 @@ class Prompts:
             progress=None if report is None else lambda done, total: report(done / total),
         )
 
+    def compile(self) -> None:
+        """Makes what all prompts need, by one of them, so that a progress bar can begin with the work itself."""
+        first = np.zeros(1, int)
+        self.structure(first)
+        if not self.facts(first).hopeless[0]:
+            self.critical(first)
+
     def structure(self, prompts: np.ndarray) -> Structure:
         """What the preferences of some prompts are like."""
         return self._run(_structure, None, prompts.size, lambda own: self.P[prompts[own]])

@@ -197,8 +197,8 @@ def _stable_share(diagnosis: Diagnosis) -> str:
     title = "Share of prompts stable up to a beta"
     critical = np.nan_to_num(diagnosis.critical_beta, nan=0.0, posinf=np.inf)
     finite = critical[np.isfinite(critical) & (critical > 0)]
-    low = min([diagnosis.beta, *finite]) / 2
-    high = max([diagnosis.beta, *np.quantile(finite, [0.9])] if finite.size else [diagnosis.beta]) * 2
+    low = min(diagnosis.beta, float(np.min(finite, initial=np.inf))) / 2
+    high = max(diagnosis.beta, float(np.quantile(finite, 0.9)) if finite.size else 0.0) * 2
     xs: list[float] = np.geomspace(low, high, 80).tolist()
     ys = [float(np.mean(critical > x)) for x in xs]
     words = (

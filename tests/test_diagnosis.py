@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from data_files import helpsteer
 from preferences import complementary
 
 import ipodyn
+from ipodyn import _prompts
 from ipodyn._diagnosis import checked_counts, sorted_quantile
 from ipodyn._prompts import Prompts, Shared, posterior_draws
 from ipodyn._recommendation import recommend
@@ -131,7 +133,7 @@ def favourite_of_entropy(entropy, alpha=ALPHA, beta=BETA):
     def excess(q):
         return -(1 - q) * math.log(1 - q) - q * math.log(q / 2) - entropy
 
-    q = scipy.optimize.brentq(excess, 1e-12, 2 / 3)
+    q: Any = scipy.optimize.brentq(excess, 1e-12, 2 / 3)
     return favourite((1 - alpha) / beta * math.log(2 * (1 - q) / q))
 
 
@@ -338,16 +340,18 @@ def test_counts_that_make_no_sense_are_refused(matrices):
 def test_progress_covers_everything_that_is_computed(matrices, monkeypatch):
     """It goes up, reaches the whole only at the very end, and moves with every kind of work, the posterior too."""
     events = []
-    real = ipodyn._prompts.run_points
+    real = _prompts.run_points
 
     def recorded(kernel, *arguments, **options):
         events.append(kernel.__name__)
         return real(kernel, *arguments, **options)
 
-    monkeypatch.setattr(ipodyn._prompts, "run_points", recorded)
+    monkeypatch.setattr(_prompts, "run_points", recorded)
     counts = np.full(matrices.shape, 50)
     M = len(matrices)
     ipodyn.diagnose(matrices, alpha=ALPHA, beta=BETA, lam=LAM, counts=counts, progress=lambda *at: events.append(at))
+    assert events[:4] == ["_structure", "_facts", "_critical", (0, M)]  # compiled before the clock starts
+    del events[:4]
     at = [event for event in events if isinstance(event, tuple)]
     done = [number for number, total in at]
     assert {total for _, total in at} == {M} and done == sorted(done) and done.count(M) == 1 and events[-1] == (M, M)

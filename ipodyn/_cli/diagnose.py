@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import rich.console
 
 _AT_RISK = 5  # prompts named on the terminal
+_ROWS = 8192  # of the table that are made into text at a time
 FILES = ("diagnosis.csv", "diagnosis.parquet", "report.html", "report.txt")
 _NAMES = (*recipes.BY_BETA, *recipes.BY_STEP)
 
@@ -194,24 +195,27 @@ def table_columns(found: Diagnosis, preferences: PreferenceSet) -> dict[str, np.
 
 
 def _write_csv(path: pathlib.Path, columns: dict[str, Any]) -> None:
+    """Ten significant digits; a flag is 0 or 1. A few thousand rows at a time, which keeps the text of them small."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
-            writer.writerow([_cell(value) for value in row])
+        for first in range(0, len(columns["matrix"]), _ROWS):
+            some = [_cells(values[first : first + _ROWS]) for values in columns.values()]
+            writer.writerows(zip(*some, strict=True))
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, (bool, np.bool_)):
-        return int(value)
-    return f"{float(value):.10g}" if isinstance(value, (float, np.floating)) else value
+def _cells(values: np.ndarray | list[str]) -> list[Any]:
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return [f"{value:.10g}" for value in values.tolist()]
+    if isinstance(values, np.ndarray) and values.dtype.kind == "b":
+        return values.astype(int).tolist()
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def _write_parquet(path: pathlib.Path, columns: dict[str, Any]) -> None:
     import polars
 
-    frame = {name: values.tolist() if isinstance(values, np.ndarray) else values for name, values in columns.items()}
-    polars.DataFrame(frame, strict=False).write_parquet(path)
+    polars.DataFrame(columns).write_parquet(path)
 
 
 def advice(found: Diagnosis) -> list[str]:

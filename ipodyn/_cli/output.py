@@ -1,5 +1,6 @@
 """What the user sees and gets: the terminal, the progress bar, files that are whole or absent."""
 
+import collections
 import os
 import pathlib
 import sys
@@ -16,6 +17,7 @@ import rich.table
 
 from .errors import writing
 
+_EVERY, _LATE = 10, 30  # seconds between lines about progress, and over which its speed is taken
 _PLAIN_WIDTH = 110  # of lines that go to a file or a pipe
 
 
@@ -72,7 +74,8 @@ class Progress:
 
     def __init__(self, total: int, what: str):
         self.total, self.what, self.base = total, what, 0
-        self.started = self.spoken = time.monotonic()
+        self.spoken = time.monotonic()
+        self.seen: collections.deque[tuple[float, int]] = collections.deque([(self.spoken, 0)])
         self.terminal = sys.stderr.isatty()
         self.bar: rich.progress.Progress | None = None
 
@@ -96,9 +99,15 @@ class Progress:
             self.bar.update(self.task, completed=done)
             return
         now = time.monotonic()
-        if now - self.spoken >= 10 and 0 < done < self.total:
+        if done == 0:  # what compiling took says nothing of the rest
+            self.seen.clear()
+        self.seen.append((now, done))
+        while len(self.seen) > 2 and now - self.seen[1][0] >= _LATE:
+            self.seen.popleft()
+        then, before = self.seen[0]
+        if now - self.spoken >= _EVERY and before < done < self.total:
             self.spoken = now
-            left = (now - self.started) * (self.total - done) / done
+            left = (now - then) * (self.total - done) / (done - before)
             print(f"{self.what}: {done / self.total:.0%}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
     def advance(self, part: int) -> None:
