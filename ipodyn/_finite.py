@@ -245,8 +245,8 @@ def finite_sweep(
     >>> P = ipodyn.problems.three_cycle(0.4)
     >>> loops = jax.vmap(lambda beta: ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0))(jnp.array([1.0, 2.0]))
     >>> orbits = ipodyn.finite_sweep(loops, jax.random.key(0), num_pairs=100, num_trajectories=8, num_steps=20)
-    >>> orbits.final.shape, orbits.variance.shape
-    ((2, 8, 3), (2, 8))
+    >>> orbits.final.shape, orbits.variance.shape, orbits.saved is None  # `paths=True` keeps the policies
+    ((2, 8, 3), (2, 8), True)
     """
     check_ridge(loops.objective, ridge)
     if isinstance(num_trajectories, bool) or not isinstance(num_trajectories, int) or num_trajectories < 1:
