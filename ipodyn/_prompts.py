@@ -21,15 +21,8 @@ from ._simplex import entropy, kl_divergence
 from ._stability import solve_stability
 from ._structure import has_cycle, strong_order
 
-SMALL, BATCH = (
-    32,
-    8192,
-)  # points of one call to the devices: at most so many prompts, and a large set; each compiles once
-LARGEST = {
-    "alpha": 0.9999,
-    "beta": 1e4,
-    "lam": 1.0,
-}  # ends of the searches for critical values, in the order of `CODES`
+SMALL, BATCH = 32, 8192  # points of one call to the devices, for up to so many prompts and for large sets
+LARGEST = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # ends of the searches for critical values
 POSTERIOR_DRAWS = 64
 PRIOR = 0.5  # pseudo-wins of either side (Jeffreys)
 

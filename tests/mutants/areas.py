@@ -67,12 +67,12 @@ AREAS: dict[str, dict[str, str]] = {
         "_concentration": "concentration",
         "_sampling_sensitivity": "sampling_sensitivity",
     },
-    "finite": {"_finite": "finite", "_uncertain": "finite diagnosis"},
+    "finite": {"_finite": "finite", "_uncertain": "uncertain finite"},
     "diagnosis": {
         "_diagnosis": "diagnosis",
         "_prompts": "diagnosis",
         "_recommendation": "diagnosis",
-        "_detection": "finite",
+        "_detection": "uncertain",
         "_audit": "audit",
         "_cli/diagnose": "diagnosis",
     },
@@ -93,7 +93,7 @@ AREAS: dict[str, dict[str, str]] = {
         )
     },
     "claims": {
-        f"_reproduce/{name}": "reproduce"
+        f"_reproduce/{name}": "claims reproduce"
         for name in (
             "_claims",
             "_evolution",
