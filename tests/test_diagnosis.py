@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import re
+import types
 from typing import Any
 
 import jax
@@ -24,7 +25,10 @@ from ipodyn._recommendation import recommend
 pytest.importorskip("typer")
 polars = pytest.importorskip("polars")
 
+from ipodyn._cli import output  # noqa: E402
 from ipodyn._cli.app import run  # noqa: E402
+from ipodyn._cli.diagnose import advice  # noqa: E402
+from ipodyn._report_html import html_report  # noqa: E402
 
 ALPHA, BETA, LAM = 0.9, 5.0, 0.8
 K = 3  # one size and at most 32 prompts throughout: what compiles once serves every test
@@ -416,6 +420,49 @@ def test_the_page_refers_to_nothing_outside_and_escapes(folder, tmp_path, found,
     assert run(["diagnose", str(tmp_path / "evil.npz"), "--out", str(out), "--alpha", "0.9"]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page and "<img" not in page
+
+
+def test_the_page_of_many_prompts_is_as_small_as_that_of_few(found):
+    """It lists the worst twenty and counts the rest: of 400 times as many prompts only the numbers get longer."""
+
+    def repeated(value, times):
+        return np.concatenate([value] * times) if isinstance(value, np.ndarray) else value
+
+    def page(times):
+        fields: dict[str, Any] = {
+            field.name: repeated(getattr(found, field.name), times) for field in dataclasses.fields(found)
+        }
+        many = ipodyn.Diagnosis(**fields)
+        return html_report(
+            many,
+            prompts=np.arange(len(many)),
+            responses=np.tile(np.arange(K), (len(many), 1)),
+            source="",
+            data_lines=[],
+            recipe_lines=[],
+            advice=advice(many),
+            uncertainty=[],
+            created="",
+            version="",
+        )
+
+    few, many = page(4), page(1600)
+    assert "38,400" in many and len(many) < 1.05 * len(few)
+    assert many.count("<tr>") == few.count("<tr>") == 1 + len(set(found.verdict)) + 1 + 20
+
+
+def test_the_remaining_time_is_that_of_the_work_not_of_compiling(monkeypatch, capsys):
+    """Fifty seconds until the work begins, then one a prompt: what is said to be left is one second a prompt."""
+    clock = [0.0]
+    monkeypatch.setattr(output, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    with output.Progress(100, "work") as bar:
+        clock[0] = 50.0
+        for done in range(101):
+            bar(done, 100)
+            clock[0] += 1
+    lines = capsys.readouterr().err.splitlines()
+    said = [re.fullmatch(r"work: (\d+)%, about (\d+) s left", line) for line in lines]
+    assert len(said) == 10 and all(match and int(match[1]) + int(match[2]) == 100 for match in said)
 
 
 def test_counts_of_judged_pairs_reach_the_report(tmp_path, capsys):
