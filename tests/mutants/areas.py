@@ -37,13 +37,13 @@ AREAS: dict[str, dict[str, str]] = {
         "_grid": "stability_map",
         "_sweep": "sweep",
         "_cpu": "engine",
-        "_map_statistics": "stability_map cli",
+        "_map_statistics": "map_statistics cli",
         "_cli/map": "cli",
     },
     "store": {
-        "_store": "store sharing",
-        "_shards": "store sharing",
-        "_place": "store sharing",
+        "_store": "store bucket sharing",
+        "_shards": "store bucket sharing",
+        "_place": "store bucket sharing",
         "_cli/sharing": "sharing processes",
     },
     "structure": {

@@ -71,7 +71,8 @@ OPTIONS = (
 )
 QUICK, SLOW = 0.90, 0.97  # least share noticed, per area
 EQUIVALENT = 0.10  # largest share of errors that change nothing
-NO_TESTS = 5  # pytest's exit status where nothing was selected
+USAGE, NO_TESTS = 4, 5  # pytest's exit status where a named test does not exist, or nothing was selected
+NOT_FOUND = "a test that it names does not exist"
 
 
 class Mutant(NamedTuple):
@@ -103,13 +104,15 @@ class Slot:
         self.pid = 0
 
     def put(self, mutant: Mutant) -> None:
-        path = self.root / mutant.file
-        self.before = path.read_text()
+        self.path = self.root / mutant.file
+        self.before, times = self.path.read_text(), self.path.stat()
+        self.times = (times.st_atime_ns, times.st_mtime_ns)
         if mutant.text is not None:
-            path.write_text(mutant.text)
+            self.path.write_text(mutant.text)
 
-    def restore(self, mutant: Mutant) -> None:
-        (self.root / mutant.file).write_text(self.before)
+    def restore(self) -> None:
+        self.path.write_text(self.before)
+        os.utime(self.path, ns=self.times)  # so that its byte code is valid again
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
 
     def start(self, tests: list[str], slow: bool, seconds: int) -> None:
@@ -117,27 +120,39 @@ class Slot:
         if self.pid == 0:
             code = 3
             try:
-                code = self._child(tests, slow, seconds)
+                code = self._child([*(["-m", "slow"] if slow else []), *tests], seconds)
             finally:
                 os._exit(code)
 
-    def _child(self, tests: list[str], slow: bool, seconds: int) -> int:
+    def warm(self, tests: list[str]) -> None:
+        """Keeps byte code of the tests and of the package as the checkers of shapes see it: half of a child's start."""
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 3
+            try:
+                code = self._child(["--collect-only", *tests], 600, keep=True)
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(self.pid, 0)
+        if os.waitstatus_to_exitcode(status):
+            sys.exit(f"tests cannot be collected:\n{self.log.read_text()[-3000:]}")
+
+    def _child(self, arguments: list[str], seconds: int, keep: bool = False) -> int:
         os.setsid()  # so that processes that the tests start end with it
         os.chdir(self.root)
         out = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        # Stale byte code would hide an error of the same length made within the same second.
-        os.environ |= {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        sys.dont_write_bytecode = True
+        # Byte code is that of the tree without errors, and told by its time from code with one.
+        os.environ |= {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "" if keep else "1"}
+        sys.dont_write_bytecode = not keep
         sys.path[:] = [str(self.root), *(p for p in sys.path if p not in (str(HERE), str(areas.ROOT), ""))]
         for name in [name for name in sys.modules if name in ("areas", "operators")]:
             del sys.modules[name]
         import pytest
 
-        marks = ["-m", "slow"] if slow else []
-        return int(pytest.main([*OPTIONS, *marks, f"--basetemp={self.folder / 'tmp'}", *tests]))
+        return int(pytest.main([*OPTIONS, f"--basetemp={self.folder / 'tmp'}", *arguments]))
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal, or None while it runs."""
@@ -166,11 +181,12 @@ def recorded(wanted: list[str]) -> list[Mutant]:
         source = path.read_text() if path.is_file() else ""
         once = source.count(row["old"]) == 1
         at = source[: source.find(row["old"])].count("\n") + 1 if once else 0
-        if row["area"] in wanted:
+        area = areas.area_of(row["file"]) or "of no area"
+        if area in wanted:
             text = source.replace(row["old"], row["new"]) if once else None
             shown = f"{row['file']}:{at}  {row['note']}"
             tests = tuple(row.get("tests", ()))
-            found.append(Mutant(row["id"], row["area"], row["file"], text, shown, tests, row.get("equivalent")))
+            found.append(Mutant(row["id"], area, row["file"], text, shown, tests, row.get("equivalent")))
     return found
 
 
@@ -202,14 +218,16 @@ def judge(slots: list[Slot], jobs: list[tuple[Mutant, list[str], bool]], seconds
                 running[slot] = mutant
             elif slot in running and (code := slot.poll()) is not None:
                 mutant = running.pop(slot)
-                if code == 4:
-                    sys.exit(f"pytest refused its arguments for {mutant.name}:\n{slot.log.read_text()}")
-                by = None if code in (0, NO_TESTS) else slot.reason()
+                by = NOT_FOUND if code == USAGE else None if code in (0, NO_TESTS) else slot.reason()
                 if verbose and code:
                     print(slot.log.read_text(errors="replace")[-3000:])
-                slot.restore(mutant)
+                slot.restore()
                 yield mutant, by, time.monotonic() - slot.began
         time.sleep(0.02)
+
+
+def outcome_of(by: str | None) -> str:
+    return "survived" if by is None else "does not apply" if by == NOT_FOUND else "killed"
 
 
 def clean(slots: list[Slot], wanted: list[str], slow: bool, seconds: int) -> None:
@@ -274,6 +292,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="ipodyn-mutants-") as folder:
         slots = [Slot(pathlib.Path(folder) / str(n)) for n in range(arguments.jobs)]
+        for slot in slots:
+            slot.warm(list(dict.fromkeys(test for area in wanted for test in areas.all_tests(area))))
         if not arguments.no_clean:
             clean(slots, [a for a in wanted if any(m.area == a for m in mutants)], arguments.slow, arguments.seconds)
         for mutant in mutants:
@@ -288,10 +308,10 @@ def main() -> int:
             if by is None and arguments.slow:
                 survivors.append(mutant)
             else:
-                note(mutant, "killed" if by else "survived", by or "", took)
+                note(mutant, outcome_of(by), by or "", took)
         late = [(m, [*m.tests, *areas.tests_of(m.file)], True) for m in survivors]
         for mutant, by, took in judge(slots, late, 4 * arguments.seconds, arguments.verbose):
-            note(mutant, "killed" if by else "survived", f"slow: {by}" if by else "", took)
+            note(mutant, outcome_of(by), f"slow: {by}" if by else "", took)
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return 0 if summarise(wanted, outcomes, arguments.slow) else 1
