@@ -95,7 +95,7 @@ def test_places(kind, request, tmp_path):
     with place.writer("big") as writer:
         for number in range(3):
             writer.write(bytes([number]) * 7_000_000)
-    assert place.read("big", 6_999_999, 2) == b"\x00\x01" and len(place.read("big", 20_000_000)) == 1_000_000
+    assert place.read("big", 6_999_999, 2) == b"\x00\x01" and len(place.read("big", 20_000_000) or b"") == 1_000_000
     place.delete("one.json")
     place.delete("one.json")
     assert place.read("one.json") is None

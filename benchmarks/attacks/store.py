@@ -207,7 +207,7 @@ def commands(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     for attack in (kills, damages, commands):
         parser.add_argument(f"--{attack.__name__}", type=int, default=0, help=(attack.__doc__ or "").split(",")[0])
     parser.add_argument("--seed", type=int, default=0)
