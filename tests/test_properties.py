@@ -72,10 +72,7 @@ def STRUCTURE(P):
 
 @jax.jit
 def LOSSES(logits, P, mu, pi_ref, beta):
-    return [
-        jax.value_and_grad(lambda z: objective.loss(z, P, mu, pi_ref, beta=beta))(logits)
-        for objective in OBJECTIVES.values()
-    ]
+    return [jax.value_and_grad(each.loss)(logits, P, mu, pi_ref, beta=beta) for each in OBJECTIVES.values()]
 
 
 @jax.jit
