@@ -85,6 +85,7 @@ from ._stability import Stability as Stability
 from ._stability import contraction_bound as contraction_bound
 from ._stability import stability as stability
 from ._stability_map import stability_map as stability_map
+from ._starts import generic_start as generic_start
 from ._structure import StrongOrder as StrongOrder
 from ._structure import Transitivity as Transitivity
 from ._structure import condorcet_winner as condorcet_winner

@@ -66,7 +66,7 @@ def smallest_sample(
 
     - `stable`, `unstable`: loops of one K and objective. - `num_pairs`: sizes to try, increasing.
     - `error` in (0, 1/2). - `num_steps`, `window`, `ridge`: as in `finite_rollout`; None is half of the rounds.
-    - `policy0`: shape (K,), where all start; None is `pi_0`.
+    - `policy0`: shape (K,), where all start; None: as in `sweep`.
 
     The threshold is fitted to the trajectories it is judged on: the error is low by about 1 / num_trajectories.
 

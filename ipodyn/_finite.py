@@ -16,7 +16,7 @@ from ._preferences import check_positive
 from ._results import RESULTS, choose
 from ._rollout import Plan, run
 from ._simplex import entropy
-from ._sweep import _SINGLE, _batch, _check_values
+from ._sweep import _SINGLE, _batch, _check_values, sweep_start
 from ._types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlock, ScalarLike, VectorLike, as_float
 
 Keys: TypeAlias = Key[Array, "*batch"]
@@ -235,7 +235,7 @@ def finite_sweep(
 
     - `loops`: an `MRS` as `sweep` takes it, with a leading axis N on some fields; or one loop without any.
     - `key`: a JAX random key; trajectory r of loop i is that of `fold_in(fold_in(key, i), r)` in `finite_rollout`,
-      however the work is cut. - `policy0`: shape (N, K) or (K,); None starts every loop at its `pi_0`.
+      however the work is cut. - `policy0`: shape (N, K) or (K,); None: as in `sweep`.
     - `num_pairs`: pairs a round, one number or (N,). - `num_trajectories`: of each loop.
     - `ridge`, `num_steps`, `window`, `paths`: as in `finite_rollout`. - `size`, `devices`, `progress`: as in `sweep`.
 
@@ -256,7 +256,7 @@ def finite_sweep(
     if single:
         loops = eqx.tree_at(lambda loop: loop.alpha, loops, loops.alpha[None])
     fields = {name: np.asarray(getattr(loops, name)) for name in _SINGLE if name != "policy0"}
-    fields["policy0"] = fields["pi_0"] if policy0 is None else np.asarray(policy0, fields["P"].dtype)
+    fields["policy0"] = sweep_start(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
     own, num_loops = _batch(fields)
     _check_values(fields)
     dtype = fields["P"].dtype

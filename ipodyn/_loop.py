@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
@@ -170,11 +171,22 @@ def _as_policy(loop: MRS, policy: Float[ArrayLike, "..."], name: str) -> Array:
 
 def start_policy(loop: MRS, policy0: Float[ArrayLike, "K *batch"] | None) -> Array:
     """`policy0` checked against the loop, or its off-policy sampler."""
-    if policy0 is None:
-        return loop.pi_0
-    policy = _as_policy(loop, policy0, "policy0")
+    name = "pi_0" if policy0 is None else "policy0"
+    policy = loop.pi_0 if policy0 is None else _as_policy(loop, policy0, "policy0")
     if policy.ndim == 1 and _known(policy):
-        check_policy(policy, loop.P.shape[0], name="policy0")
-        if _known(loop.pi_ref) and _known(loop.alpha) and 0 < loop.alpha < 1 and not jnp.any(policy * loop.pi_ref > 0):
-            raise ValueError("`policy0` and `pi_ref` have no response in common: their mixture is zero everywhere.")
+        check_policy(policy, loop.P.shape[0], name=name)
+        if _known(loop.pi_ref) and _known(loop.alpha):
+            check_common(policy, loop.pi_ref, loop.alpha, name=name)
     return policy
+
+
+def check_common(policy: ArrayLike, pi_ref: ArrayLike, alpha: ArrayLike, *, name: str) -> None:
+    """`ValueError` if a start (K, *batch) has no response in common with `pi_ref`: their mixture would be 0 everywhere.
+
+    With alpha = 0 the start, and with alpha = 1 the reference, has no part in it.
+    """
+    mixed = (np.asarray(alpha) > 0) & (np.asarray(alpha) < 1)
+    apart = ~((np.asarray(policy) > 0) & (np.asarray(pi_ref) > 0)).any(axis=0)
+    if np.any(mixed & apart):
+        start = "`policy0`" if name == "policy0" else f"`{name}`, where the loop starts,"
+        raise ValueError(f"{start} and `pi_ref` have no response in common: their mixture is zero everywhere.")

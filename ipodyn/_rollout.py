@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from . import _chunk_kernel
+from ._growth import growth
 from ._loop import MRS, Round, State, start_policy, where
 from ._results import RESULTS
 from ._simplex import entropy
@@ -144,34 +145,45 @@ class Plan:
     def window(self) -> int:
         return self.chunk * self.chunks_per_window
 
-    def opens(self) -> Bool[Array, " chunks"]:
-        """Which chunks open a window; windows are counted from the end, so that the last one is whole."""
-        return (jnp.arange(self.num_chunks) - self.num_chunks) % self.chunks_per_window == 0
+    def opens(self) -> tuple[Bool[Array, " chunks"], Bool[Array, " chunks"]]:
+        """Which chunks open a window, and which of them do so in the first half of the run.
+
+        Windows are counted from the end, so that the last one is whole.
+        """
+        chunks = jnp.arange(self.num_chunks)
+        opens = (chunks - self.num_chunks) % self.chunks_per_window == 0
+        return opens, opens & (2 * chunks <= self.num_chunks)
 
 
 class Progress(eqx.Module):
-    """What is known after some rounds: the state, all moments, and those of the running and the previous window."""
+    """What is known after some rounds: the state and moments.
+
+    Those of all rounds, of the running and the previous window, and of the last window of the first half of the run.
+    """
 
     state: State
     moments: Moments
     window: Moments
     previous: Moments
+    halfway: Moments
 
     @classmethod
     def begin(cls, state: State) -> "Progress":
         empty = Moments.empty(state.policy)
-        return cls(state, empty, empty, empty)
+        return cls(state, empty, empty, empty, empty)
 
-    def extend(self, state: State, chunk: Moments, new_window: Array) -> "Progress":
-        """Add a chunk; `new_window` says that it opens a window, so the running one becomes the previous."""
+    def extend(self, state: State, chunk: Moments, opens: tuple[Array, Array]) -> "Progress":
+        """Add a chunk; `opens`: whether it opens a window, so the running one becomes the previous, and that early."""
+        new_window, early = opens
         empty = Moments.empty(state.policy)
 
-        def choose(a: Any, b: Any) -> Any:
-            return jax.tree.map(lambda x, y: jnp.where(new_window, x, y), a, b)
+        def choose(condition: Array, a: Any, b: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
-        previous = choose(self.window, self.previous)
-        window = choose(empty, self.window).merge(chunk)
-        return Progress(state, self.moments.merge(chunk), window, previous)
+        previous = choose(new_window, self.window, self.previous)
+        halfway = choose(early, self.window, self.halfway)
+        window = choose(new_window, empty, self.window).merge(chunk)
+        return Progress(state, self.moments.merge(chunk), window, previous, halfway)
 
 
 class Orbit(eqx.Module):
@@ -180,10 +192,16 @@ class Orbit(eqx.Module):
     - `final` (K,): the last policy. - `mean` (K,): its average over the rounds.
     - `variance` (): time-averaged variance, the sum over responses k of Var_t(pi_t[k]); the window's likewise.
     - `window_variance`, `previous_variance` (): the same over the last `window` rounds and over those before them.
+    - `decay` (): how fast the logarithm of that variance fell, per round, since the window halfway through the run.
+    - `rounds` (): how many rounds were run.
     - `window_shift` (): squared distance between the means of these two windows; infinite where nothing came before.
     - `entropy` (): of `final`, in nats. - `residual` (): largest change of a probability in one more round.
     - `rise` (): how fast, in that round, the fastest logit gains on the leading response; near a vertex the
       probabilities may stand still while a response is on its way back.
+    - `growth` (): the log of what a round multiplies a small nudge of `final` by, if the policy is at rest there; above
+      0 a nudge grows, and the policy is at rest on a point that it would leave. 0 within rounding; for IPO at a fixed
+      point the log of its spectral radius. A response of next to no mass counts by how fast it would gain on the
+      leading one once it holds 1e-6.
     - `saved`: outputs of `save`, stacked over rounds, or None.
     - `result`: whether the scores were defined in every round (`RESULTS.diverging_scores` for DPO on a P without a
       finite fit). If not, the statistics are NaN, and so is what `save` sees from that round on.
@@ -194,12 +212,31 @@ class Orbit(eqx.Module):
     variance: ScalarBlock
     window_variance: ScalarBlock
     previous_variance: ScalarBlock
+    decay: ScalarBlock
+    rounds: ScalarBlock
     window_shift: ScalarBlock
     entropy: ScalarBlock
     residual: ScalarBlock
     rise: ScalarBlock
+    growth: ScalarBlock
     saved: Any
     result: RESULTS
+
+
+def _decay(progress: Progress) -> ScalarBlock:
+    """The fall of the log of the variance per round, from the window halfway (none: the previous) to the last.
+
+    Over half of the run what dies out shows, where windows beside each other differ by what part of a turn they hold.
+    """
+    far = progress.halfway.count > 0
+    before = jnp.where(far, progress.halfway.variance(), progress.previous.variance())
+    count = progress.window.count
+    # Halfway is the last window that ended in the first half; what lies between are whole windows.
+    apart = jnp.where(far, jnp.ceil(progress.moments.count / (2 * count)) * count, count)
+    late = progress.window.variance()
+    both = (late > 0) & (before > 0)
+    fall = jnp.log(jnp.where(both, before, 1)) - jnp.log(jnp.where(both, late, 1))
+    return jnp.where(both, fall, 0) / jnp.maximum(apart, 1)
 
 
 def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
@@ -222,10 +259,13 @@ def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
         variance=known(progress.moments.variance()),
         window_variance=known(progress.window.variance()),
         previous_variance=known(progress.previous.variance()),
+        decay=known(_decay(progress)),
+        rounds=jnp.broadcast_to(progress.moments.count, shift.shape),
         window_shift=known(jnp.where(progress.previous.count > 0, shift, jnp.inf)),
         entropy=known(entropy(state.policy)),
         residual=known(jnp.max(jnp.abs(following.policy - state.policy), axis=0)),
         rise=known(jnp.max(gained - lead, axis=0)),
+        growth=known(growth(one_round, state)),
         saved=saved,
         result=result,
     )
@@ -252,10 +292,10 @@ def run(
     pieces = []
     if plan.odd:
         state, moments, saved = run_chunk(one_round, state, plan.odd, save)
-        progress = progress.extend(state, moments, jnp.asarray(False))
+        progress = progress.extend(state, moments, (jnp.asarray(False), jnp.asarray(False)))
         pieces.append(saved)
 
-    def body(progress: Progress, opens: Array) -> tuple[Progress, Any]:
+    def body(progress: Progress, opens: tuple[Array, Array]) -> tuple[Progress, Any]:
         state, moments, saved = run_chunk(one_round, progress.state, plan.chunk, save)
         return progress.extend(state, moments, opens), saved
 
@@ -280,7 +320,7 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
     may_stand = jnp.ones(state.policy.shape[1:], bool) if unstable is None else ~unstable
     if plan.odd:
         state, moments = run_fast(state, plan.odd)
-        progress = progress.extend(state, moments, jnp.asarray(False))
+        progress = progress.extend(state, moments, (jnp.asarray(False), jnp.asarray(False)))
 
     def stay(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
         policy = progress.state.policy
@@ -298,7 +338,7 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
             standing | (_stands(before, after, moments) & may_stand),
         )
 
-    def body(carry: tuple[Progress, BoolBlock], opens: Array) -> tuple[tuple[Progress, BoolBlock], None]:
+    def body(carry: tuple[Progress, BoolBlock], opens: tuple[Array, Array]) -> tuple[tuple[Progress, BoolBlock], None]:
         progress, standing = carry
         state, moments, standing = jax.lax.cond(jnp.all(standing), stay, go, progress, standing)
         return (progress.extend(state, moments, opens), standing), None

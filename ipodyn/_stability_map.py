@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._engine import CHEAP_BLOCKS_PER_CALL, Devices, Kernel, ProgressCallback, block_size, run_points
 from ._fixed_point import solve_fixed_point
 from ._grid import Grid, Region
+from ._loop import check_common
 from ._objectives import IPO, AbstractObjective
 from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
-from ._regimes import Regime, RegimeThresholds, classify
+from ._regimes import Regime, RegimeThresholds, classify, settled
 from ._results import RESULTS
 from ._rollout import Plan, finish, run_until_standing
 from ._simplex import entropy
 from ._stability import solve_stability
+from ._starts import DEFAULT_START, default_start, start_words
 from ._types import ScalarLike, VectorLike
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "entropy": ("entropy of the final policy", "nat"),
     "residual": ("largest change of a probability in one more round", "1"),
     "rise": ("fastest gain of a logit on the leading response in one more round", "nat"),
+    "growth": ("log of what a round multiplies a nudge of a policy at rest by; above 0 it would not stay", "1"),
     "window_variance": ("variance of the policy over the last window of rounds, summed over responses", "1"),
+    "decay": ("fall of the log of that variance per round, since the window halfway", "1"),
     "regime": ("regime by evidence", "1"),
     "contraction_bound": ("alpha + beta * lam / 2 * ||P - 1/2||_2; below 1 it certifies global convergence", "1"),
     "radius": ("spectral radius at the fixed point; below 1 it is locally stable", "1"),
@@ -42,7 +46,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "fixed_point_residual": ("largest change of a probability in one round from the fixed point", "1"),
     "disagreement": ("whether rollout and fixed point say different things", "1"),
 }
-ROLLOUT = ("variance", "entropy", "residual", "rise", "window_variance")
+ROLLOUT = ("variance", "entropy", "residual", "rise", "growth", "window_variance", "decay")
 ANALYTIC = ("radius", "omega", "period", "fixed_point_entropy", "fixed_point_residual")
 CODES = {
     "regime": tuple(regime.name for regime in Regime),
@@ -69,14 +73,16 @@ def _analytic_cells(static: None, region: Region, index: Int[Array, " S"]) -> di
 
 
 def _rollout_cells(
-    settings: Settings, region: Region, index: Int[Array, " S"], unstable: Bool[Array, " S"]
+    settings: Settings, region: Region, index: Int[Array, " S"], radius: Float[Array, " S"]
 ) -> dict[str, Array]:
     """The evidence of a block of rollouts, and the regime by it."""
     loop, policy0 = region.loops(index)
     one_round = loop.round()
     assert settings.plan is not None
-    orbit = finish(one_round, run_until_standing(one_round, one_round.start(policy0), settings.plan, unstable))
-    regime = classify(orbit, settings.thresholds).astype(jnp.int8)
+    orbit = finish(one_round, run_until_standing(one_round, one_round.start(policy0), settings.plan, radius >= 1))
+    if isinstance(loop.objective, IPO):
+        radius = jnp.where(loop.alpha < 1, radius, jnp.inf)  # with alpha = 1 no point inside the simplex attracts
+    regime = classify(orbit, settings.thresholds, radius=radius).astype(jnp.int8)
     return {name: getattr(orbit, name) for name in ROLLOUT} | {"regime": regime}
 
 
@@ -87,10 +93,13 @@ def _predicted_regime(fields: dict[str, np.ndarray], K: int, thresholds: RegimeT
     return np.where(np.isnan(fields["radius"]), Regime.unresolved, code).astype(np.int8)
 
 
-def _disagreement(radius: np.ndarray, regime: np.ndarray) -> np.ndarray:
-    still = (regime == Regime.converges) | (regime == Regime.collapses)
-    moving = (radius < 1) & (regime == Regime.oscillates)
-    return np.where(moving, 1, np.where((radius >= 1) & still, 2, 0)).astype(np.int8)
+def _disagreement(fields: dict[str, np.ndarray], thresholds: RegimeThresholds) -> np.ndarray:
+    """1: the fixed point is stable, the rollout oscillates. 2: it stands still where it would not stay."""
+    still = np.asarray(settled(fields["residual"], fields["rise"], thresholds))
+    leaves = (fields["radius"] >= 1) | (fields["growth"] > 0)
+    moving = (fields["radius"] < 1) & (fields["regime"] == Regime.oscillates)
+    standing = still & leaves & (fields["regime"] == Regime.unresolved)
+    return np.where(moving, 1, np.where(standing, 2, 0)).astype(np.int8)
 
 
 def _expected_rounds(radius: np.ndarray, plan: Plan) -> np.ndarray:
@@ -107,6 +116,7 @@ class MapProblem:
     grid: Grid
     settings: Settings
     num_steps: int
+    start: str
     extra_attributes: Mapping[str, Any]
 
     @property
@@ -132,7 +142,7 @@ class MapProblem:
 
         thresholds = dataclasses.asdict(self.settings.thresholds)
         plan = self.settings.plan
-        rounds = {} if plan is None else {"num_steps": self.num_steps, "window": plan.window}
+        rounds = {} if plan is None else {"num_steps": self.num_steps, "window": plan.window, "start": self.start}
         thresholds["residual"] = self.settings.thresholds.residual_for(self.grid.P.dtype)
         return {
             "title": "stability map of an MRS loop",
@@ -164,6 +174,15 @@ class MapProblem:
                 {"long_name": "strength of the preference signal", "units": "1"},
             ),
         }
+
+    def _knows_where_it_rests(self, first: int, stop: int) -> np.ndarray:
+        """(cells, matrices): whether a rollout at rest can only be at rest on the fixed point that was solved for.
+
+        MRS-IPO has one fixed point on each face, and a start keeps its face, unless alpha = 0.
+        """
+        grid = self.grid
+        alike = ((grid.policy0 > 0) == (grid.pi_ref > 0)).all(axis=0)[first:stop]
+        return isinstance(grid.objective, IPO) & (alike | (np.repeat(grid.alpha, grid.beta.size) == 0)[:, None])
 
     def compute(
         self,
@@ -200,14 +219,17 @@ class MapProblem:
         if settings.plan is None:
             found["regime"] = _predicted_regime(found, K, settings.thresholds)
         else:
-            unstable = np.zeros((cells, count), bool)
+            radius = np.full((cells, count), np.nan, self.grid.P.dtype)
             if settings.analytic:
                 # Slow matrices next to slow ones: blocks then end together, and more of them end early.
                 order = np.argsort(_expected_rounds(found["radius"], settings.plan).mean(axis=0), kind="stable")
-                unstable = found["radius"] >= 1
-            found |= run(_rollout_cells, settings, progress=progress, points=unstable[:, order].ravel())
+                radius = found["radius"]
+            found |= run(_rollout_cells, settings, progress=progress, points=radius[:, order].ravel())
             if settings.analytic:
-                found["disagreement"] = _disagreement(found["radius"], found["regime"])
+                at_rest = np.isin(found["regime"], (Regime.converges, Regime.collapses))
+                unstable = (radius >= 1) & self._knows_where_it_rests(first, stop)
+                found["regime"] = np.where(unstable & at_rest, Regime.unresolved, found["regime"]).astype(np.int8)
+                found["disagreement"] = _disagreement(found, settings.thresholds)
         fields = {name: np.ascontiguousarray(x.T).reshape(count, *self.shape[1:]) for name, x in found.items()}
         if "contraction_bound" in self.variables():
             A = np.moveaxis(self.grid.P[..., first:stop], -1, 0) - 0.5
@@ -260,22 +282,28 @@ def map_problem(
     check_unit_interval(alphas, "alpha")
     check_positive(betas, "beta")
     check_unit_interval(lam, "lam")
-    start = pi_0 if policy0 is None else policy0
+    reference, off_policy = policies(pi_ref, "pi_ref"), policies(pi_0, "pi_0")
+    if policy0 is None:
+        starts = np.asarray(default_start(off_policy, reference))
+    else:
+        starts = policies(policy0, "policy0")
+        check_common(starts, reference, alphas[:, None], name="policy0")
     grid = Grid(
         np.ascontiguousarray(np.moveaxis(matrices, 0, -1), dtype),
         alphas,
         betas,
         np.asarray(lam, dtype),
-        policies(pi_ref, "pi_ref"),
-        policies(pi_0, "pi_0"),
-        policies(start, "policy0"),
+        reference,
+        off_policy,
+        starts,
         IPO() if objective is None else objective,
     )
     if not (rollouts or analytic):
         raise ValueError("`rollouts` and `analytic` are both False: nothing would be computed. Ask for one of them.")
     plan = Plan.of(num_steps, window) if rollouts else None
     settings = Settings(plan, RegimeThresholds() if thresholds is None else thresholds, analytic)
-    return MapProblem(grid, settings, num_steps, dict(attributes or {}))
+    start = DEFAULT_START if policy0 is None else start_words(np.asarray(policy0))
+    return MapProblem(grid, settings, num_steps, start, dict(attributes or {}))
 
 
 def as_dataset(problem: MapProblem, fields: Mapping[str, np.ndarray]) -> "xarray.Dataset":
@@ -327,18 +355,19 @@ def stability_map(
     - `lam`: a number in [0, 1]. - `num_steps`: rounds. - `window`: rounds in a window of the late statistics; None is
       a tenth of `num_steps`.
     - `objective`: `IPO()` (None) or `DPO()`. - `pi_ref`, `pi_0`, `policy0`: shape (K,) or (M, K): reference,
-      off-policy sampler, start; None is uniform, uniform, `pi_0`.
+      off-policy sampler, start; None is uniform, uniform, the `generic_start` beside `pi_0` (`pi_ref` where the two
+      share no response): from `pi_0` itself a symmetry could keep a loop on an unstable fixed point.
     - `thresholds`: a `RegimeThresholds`. - `rollouts`: False leaves the rounds out; the regime is then what the fixed
       point predicts. - `analytic`: False leaves the fixed points out. - `size`: points per block.
     - `devices`: JAX devices to use; None is all local ones.
     - `progress`: called with (points done, points in all) as blocks finish. - `attributes`: added to the dataset's.
 
     Returns an `xarray.Dataset` with dimensions (matrix, alpha, beta). From rollouts: `variance`, `entropy`, `residual`,
-    `rise`, `window_variance`, `regime`. From the fixed point, NaN where there is none (alpha = 1): `radius`, `omega`,
-    `period`, `fixed_point_entropy`, `fixed_point_residual`. From both: `disagreement`, which marks stable fixed points
-    whose rollout keeps moving (a cycle beside them) and unstable ones on which a rollout stands still (a
-    symmetry keeps it from leaving): findings, not errors. For IPO also `contraction_bound`. Raises
-    `ValueError` for wrong inputs.
+    `rise`, `growth`, `window_variance`, `decay`, `regime`. From the fixed point, NaN where there is none (alpha = 1):
+    `radius`, `omega`, `period`, `fixed_point_entropy`, `fixed_point_residual`. From both: `disagreement`, which marks
+    stable fixed points whose rollout keeps moving (a cycle beside them) and rollouts that stand still where they would
+    not stay (a symmetry of their start keeps them there; their regime is unresolved): findings, not errors. For IPO
+    also `contraction_bound`. Raises `ValueError` for wrong inputs.
     Memory on the devices does not grow with the number of points or rounds.
 
     >>> import ipodyn

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._engine import Devices, ProgressCallback, block_size, run_points
-from ._loop import MRS
+from ._loop import MRS, check_common
 from ._preferences import check_alpha, check_beta, check_lam, check_policy, check_preference
 from ._rollout import Orbit, Plan, finish, run_until_standing
+from ._starts import default_start
 from ._types import VectorLike
 
 # Loops are handed to the devices in pieces of about so many bytes: memory there does not grow with their number.
@@ -54,7 +55,8 @@ def sweep(
 
     - `loops`: an `MRS` whose array fields have one leading axis of length N, as `jax.vmap(lambda a: MRS(P, alpha=a,
       ...))(alphas)` makes it. A field without that axis is shared by all loops; at least one must have it.
-    - `policy0`: shape (N, K), or (K,) for all, where to start; None starts every loop at its `pi_0`.
+    - `policy0`: shape (N, K), or (K,) for all, where to start; None starts every loop at the `generic_start` beside its
+      `pi_0` (of its `pi_ref` where the two share no response).
     - `num_steps`: rounds. - `window`: rounds in a window of the late statistics; None is a tenth of `num_steps`.
     - `size`: loops per block. - `devices`: None is all local ones. - `progress`: called with (loops done, loops in
       all) as blocks finish.
@@ -77,7 +79,7 @@ def sweep(
     if jax.tree.leaves(loops.objective):
         raise ValueError(f"`loops.objective` = {loops.objective} holds arrays; roll such loops out by `jax.vmap`.")
     fields = {name: np.asarray(getattr(loops, name)) for name in _SINGLE if name != "policy0"}
-    fields["policy0"] = fields["pi_0"] if policy0 is None else np.asarray(policy0, fields["P"].dtype)
+    fields["policy0"] = sweep_start(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
     own, num_loops = _batch(fields)
     _check_values(fields)
     static = _Static(plan, loops.objective, own)
@@ -97,6 +99,15 @@ def sweep(
         arguments = {name: _piece(x, first, piece) if name in own else jnp.asarray(x) for name, x in fields.items()}
         pieces.append(run_points(_orbits, static, arguments, count, size=size, devices=devices, progress=report))
     return jax.tree.map(lambda *parts: np.concatenate([np.moveaxis(part, -1, 0) for part in parts]), *pieces)
+
+
+def sweep_start(fields: dict[str, np.ndarray]) -> np.ndarray:
+    """Where loops start that were told nothing: (N, K), or (K,) if one start serves all."""
+    pi_0, pi_ref = fields["pi_0"], fields["pi_ref"]
+    if pi_0.shape[-1:] != pi_ref.shape[-1:] or (pi_0.ndim == pi_ref.ndim == 2 and len(pi_0) != len(pi_ref)):
+        return pi_0  # wrong shapes, which are about to be named
+    pi_0, pi_ref = np.broadcast_arrays(pi_0, pi_ref)
+    return np.moveaxis(np.asarray(default_start(np.moveaxis(pi_0, -1, 0), np.moveaxis(pi_ref, -1, 0))), 0, -1)
 
 
 def _piece(field: np.ndarray, first: int, piece: int) -> Array:
@@ -142,3 +153,5 @@ def _check_values(fields: dict[str, np.ndarray]) -> None:
         for row in doubtful:
             place = name if fields[name].ndim == 1 else f"{name}[{row}]"
             check_policy(rows[row], K, name=place)
+    policy0, pi_ref = (np.moveaxis(np.atleast_2d(fields[name]), -1, 0) for name in ("policy0", "pi_ref"))
+    check_common(policy0, pi_ref, fields["alpha"], name="policy0")

@@ -10,7 +10,7 @@ from ._empirical import Counts
 from ._engine import Devices
 from ._fixed_point import solve_fixed_point
 from ._loop import MRS
-from ._objectives import AbstractObjective
+from ._objectives import IPO, AbstractObjective
 from ._preferences import check_positive
 from ._regimes import Regime, RegimeThresholds, classify
 from ._results import RESULTS
@@ -107,7 +107,8 @@ def regime_probabilities(
     r"""How probable each regime of a loop is, when P is known only by draws: rollouts and fixed points of every draw.
 
     - `P`: shape (draws, K, K), from `posterior_preferences` or `bootstrap_preferences`, or any ensemble. - `policy0`:
-      shape (K,), where rollouts start; None starts at `pi_0`. Other arguments as in `MRS` and `rollout`.
+      shape (K,), where rollouts start; None starts beside `pi_0`, as `sweep` does. Other arguments as in `MRS` and
+      `rollout`.
 
     Returns a `RegimeProbabilities`. Source: Chen et al., arXiv 2602.12180, finite samples; regimes as in `classify`.
 
@@ -129,11 +130,14 @@ def regime_probabilities(
     start = None if policy0 is None else np.asarray(policy0, P.dtype)
     orbits = sweep(loops, start, num_steps=num_steps, devices=devices)
     thresholds = RegimeThresholds() if thresholds is None else thresholds
-    regime = jax.vmap(lambda orbit: classify(orbit, thresholds))(orbits)
+    radius = _radii(jax.vmap(loop, out_axes=-1)(P))
+    known = radius
+    if objective is None or isinstance(objective, IPO):  # with alpha = 1 no point inside the simplex attracts
+        known = jnp.where(jnp.asarray(alpha) < 1, radius, jnp.inf)
+    regime = jax.vmap(lambda orbit, radius: classify(orbit, thresholds, radius=radius))(orbits, known)
     draws = P.shape[0]
     codes = jnp.asarray([int(code) for code in Regime], regime.dtype)
     probability = jnp.mean((regime[:, None] == codes[None]).astype(P.dtype), axis=0)
-    radius = _radii(jax.vmap(loop, out_axes=-1)(P))
     return RegimeProbabilities(
         probability,
         jnp.sqrt(probability * (1 - probability) / draws),

@@ -176,11 +176,22 @@ def test_a_map_without_rollouts(tmp_path, capsys):
 def test_verdicts_that_differ_are_told(sketch, tmp_path, capsys):
     wins = np.roll(np.eye(4), 1, axis=1)  # each of four beats the next; opposite ones tie
     np.save(tmp_path / "P.npy", 0.5 + 0.25 * (wins - wins.T)[None])
-    grid = ["--alpha", "0.5:0.9:2", "--beta", "1:9:3", "--lam", "1", "--rounds", "200"]
+    grid = [
+        "--alpha",
+        "0.5:0.9:2",
+        "--beta",
+        "1:9:3",
+        "--lam",
+        "1",
+        "--rounds",
+        "200",
+        "--start",
+        "0.25,0.25,0.25,0.25",
+    ]
     assert run(["map", "--preferences", str(tmp_path / "P.npy"), *grid, "--out", str(tmp_path / "map")]) == 0
     # From the uniform policy, the fixed point, no rollout moves: all numbers are exact in binary. The eigenvalues are
     # alpha +- i beta / 8, outside the unit circle in three of the six cells.
-    assert "3 cells: the rollout stands still on an unstable fixed point" in capsys.readouterr().out
+    assert "3 cells: the rollout stands still where the slightest nudge would grow" in capsys.readouterr().out
     with open(tmp_path / "map" / "summary.csv", newline="") as file:
         cells = list(csv.DictReader(file))
     assert [float(cell["share_unstable_but_still"]) for cell in cells] == [float(r["mean_radius"]) > 1 for r in cells]
@@ -211,7 +222,7 @@ def test_balanced_problems_do_not_start_on_their_fixed_point(sketch, tmp_path, c
     assert run(["map", "--problem", "three_cycle", *grid, "--out", str(tmp_path / "map")]) == 0
     out = capsys.readouterr().out
     # Radius^2 = 0.81 + 0.09 * 81 / 3 > 1: unstable, though a start on the uniform policy would never leave it.
-    assert "start off centre" in out
+    assert "start pi_0 moved off every symmetry" in out
     with open(tmp_path / "map" / "summary.csv", newline="") as file:
         (cell,) = csv.DictReader(file)
     assert float(cell["share_oscillates"]) == 1

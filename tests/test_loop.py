@@ -211,6 +211,15 @@ def test_start_and_reference_without_a_common_response():
         ipodyn.rollout(loop, [0.0, 1.0])
 
 
+def test_at_the_ends_of_alpha_start_and_reference_may_be_disjoint():
+    """alpha = 1 mixes in nothing of the reference, alpha = 0 nothing of the start."""
+    P, reference = np.array(GOOD["P"]), np.array([1.0, 0.0])
+    follows = ipodyn.rollout(MRS(P, alpha=1.0, beta=1.0, lam=0.5, pi_ref=reference), [0.0, 1.0], num_steps=5)
+    np.testing.assert_array_equal(follows.final, [0, 1])
+    stays = ipodyn.rollout(MRS(P, alpha=0.0, beta=1.0, lam=0.5, pi_ref=reference), [0.0, 1.0], num_steps=5)
+    np.testing.assert_array_equal(stays.final, [1, 0])
+
+
 def test_shape_of_a_called_policy_is_checked():
     with pytest.raises(ValueError, match=r"`policy` has shape \(3,\)"):
         MRS(np.array(GOOD["P"]), alpha=0.5, beta=1.0, lam=0.5)(jnp.full(3, 1 / 3))

@@ -1,10 +1,12 @@
 """Maps by real processes: killed at any moment, interrupted, or connected, they leave the same store."""
 
+import os
 import pathlib
 import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -138,3 +140,18 @@ def test_a_job_without_a_common_folder(work):
     for code, _, err in job(work, ["here", "there"]):
         assert code == 2
         assert "do not share the folder" in err and "Traceback" not in err
+
+
+def test_float64_is_switched_on_by_the_command(tmp_path):
+    """In a process that computes in float32 unless told otherwise."""
+    program = f"""
+from ipodyn._cli.app import run
+arguments = ["--problem", "three_cycle", "--alpha", "0.5", "--beta", "1", "--analytic", "--dtype", "float64"]
+assert run(["map", *arguments, "--out", {str(tmp_path / "map")!r}]) == 0
+import jax.numpy
+assert jax.numpy.ones(()).dtype == "float64"
+"""
+    environment = os.environ | {"JAX_ENABLE_X64": "0"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "float64 on" in done.stdout

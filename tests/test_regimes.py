@@ -22,9 +22,12 @@ def orbit(**changes):
         "window_variance": 0.0,
         "previous_variance": 0.0,
         "window_shift": 0.0,
+        "decay": 0.0,
+        "rounds": 3000.0,
         "entropy": np.log(4),
         "residual": 0.0,
         "rise": 0.0,
+        "growth": -0.1,
         "saved": None,
         "result": ipodyn.RESULTS.successful,
     } | changes
@@ -43,6 +46,13 @@ HAND_MADE = [
     ("oscillates", MOVING),
     ("oscillates", MOVING | {"entropy": 0.0}),  # seen near a vertex, but moving
     ("oscillates", MOVING | {"previous_variance": 0.11}),
+    # The means of two windows differ by less than the variance of the last, not of the one before.
+    ("oscillates", MOVING | {"previous_variance": 0.02, "window_shift": 0.05}),
+    ("oscillates", MOVING | {"decay": 0.19 / 3000}),
+    ("unresolved", MOVING | {"decay": 0.21 / 3000}),  # a fifth of the variance over the run: dying out slowly
+    ("unresolved", {"growth": 1e-9}),  # stands still where it would not stay
+    ("unresolved", {"growth": 1e-9, "entropy": 0.0}),
+    ("converges", {"growth": 0.0}),
     ("unresolved", MOVING | {"previous_variance": 0.12}),  # dying out
     ("unresolved", MOVING | {"window_variance": 1e-7, "previous_variance": 1e-7}),  # too small to tell
     ("unresolved", MOVING | {"window_shift": 0.2}),  # drifting
@@ -58,6 +68,52 @@ HAND_MADE = [
 @pytest.mark.parametrize(("name", "changes"), HAND_MADE)
 def test_hand_made(name, changes):
     assert Regime(int(ipodyn.classify(orbit(**changes)))).name == name
+
+
+@pytest.mark.parametrize(
+    ("radius", "decay", "name"),
+    [
+        (1.0, 1e-4, "oscillates"),  # nothing can attract: 26 % over the run are no transient
+        (np.inf, 1e-4, "oscillates"),
+        (0.99, 0.0, "oscillates"),  # a cycle beside a stable fixed point
+        (0.99, 1e-4, "unresolved"),
+        (0.99998, 0.05 / 3000, "oscillates"),  # predicted: a fall by 0.12
+        (0.99998, 0.07 / 3000, "unresolved"),  # more than half of that
+        (0.999995, 0.0, "unresolved"),  # predicted: 0.03, too little to tell
+        (np.nan, 0.19 / 3000, "oscillates"),
+        (np.nan, 0.21 / 3000, "unresolved"),
+    ],
+)
+def test_radius_tells_transients_from_cycles(radius, decay, name):
+    found = ipodyn.classify(orbit(**MOVING, decay=decay), radius=radius)
+    assert Regime(int(found)).name == name
+
+
+def test_transients_longer_than_the_run_are_no_oscillation():
+    """F2, just inside the boundary: radius 0.99998, where 3,000 rounds shrink nothing. Outside it, a cycle.
+
+    From afar the amplitude falls as one over the square root of the rounds: by 10 % in variance a window, at the end.
+    """
+    a, alpha = 0.4, np.full(2, 0.8)
+    beta = np.sqrt(3 * (np.array([0.99998, 1.01]) ** 2 - alpha**2)) / a
+    names, _ = regimes(ipodyn.problems.three_cycle(a), [[0.4, 0.33, 0.27]] * 2, alpha=alpha, beta=beta, lam=1.0)
+    assert names == ["unresolved", "oscillates"]
+
+
+def test_cycle_beside_a_stable_fixed_point_is_found():
+    """Theory F9: subcritical at K = 4. Radius 0.997, and from afar the loop turns for ever."""
+    A = np.zeros((4, 4))
+    A[np.triu_indices(4, 1)] = 0.351, -0.449, 0.192, 0.243, -0.426, -0.09
+    reference = np.exp([-0.92, 0.03, 1.24, -0.34])
+    reference /= reference.sum()
+    found = ipodyn.stability_map(
+        0.5 + A - A.T, alpha=[0.3], beta=[11.085], pi_ref=reference, policy0=[0.1, 0.1, 0.1, 0.7]
+    )
+    assert 0.99 < float(found.radius[0, 0, 0]) < 1
+    assert int(found.regime[0, 0, 0]) == Regime.oscillates
+    # The codes mean what their names say: 1 is this, 2 is standing still where a nudge would grow.
+    assert found.disagreement.attrs["flag_meanings"].split()[1] == "stable_but_moving"
+    assert int(found.disagreement[0, 0, 0]) == 1
 
 
 def test_thresholds_are_arguments_and_follow_the_dtype():

@@ -131,6 +131,44 @@ def test_per_matrix_policies(rng):
         assert abs(float(found.variance[m, 0, 0]) - visited.var(axis=0).sum()) < 1e-12
 
 
+def test_policies_are_those_of_their_matrix(rng):
+    """Reference, sampler and start distinct and skewed, one of each for every matrix: against single loops."""
+    P = random_P(rng, 3, 3, edge=0.02)
+    pi_ref, pi_0, start = rng.dirichlet(np.full(3, 2.0), (3, 3))
+    point = {"alpha": 0.6, "beta": 2.0, "lam": 0.4}
+    found = ipodyn.stability_map(P, **point, num_steps=7, pi_ref=pi_ref, pi_0=pi_0, policy0=start)
+    default = ipodyn.stability_map(P, **point, num_steps=7, pi_ref=pi_ref, pi_0=pi_0)
+    for m in range(3):
+        loop = ipodyn.MRS(P[m], **point, pi_ref=pi_ref[m], pi_0=pi_0[m])
+        star = ipodyn.fixed_point(loop).policy
+        assert float(found.fixed_point_entropy[m, 0, 0]) == pytest.approx(float(ipodyn.entropy(star)), rel=1e-9)
+        for of_map, at in ((found, start[m]), (default, np.asarray(ipodyn.generic_start(pi_0[m])))):
+            orbit = ipodyn.rollout(loop, at, num_steps=7)
+            assert float(of_map.variance[m, 0, 0]) == pytest.approx(float(orbit.variance), rel=1e-9)
+            assert float(of_map.entropy[m, 0, 0]) == pytest.approx(float(orbit.entropy), rel=1e-9)
+
+
+def test_predicted_collapse_is_relative_to_log_k():
+    """Without rollouts: K = 8 has log K = 2.08, so that a share of 5 % is 0.104 nats, not 0.05."""
+    P = ipodyn.problems.bradley_terry(jnp.linspace(2.0, -2.0, 8))
+    found = ipodyn.stability_map(P, alpha=[0.5], beta=np.linspace(2, 30, 57), lam=1.0, rollouts=False)
+    entropy, regime = found.fixed_point_entropy.values.ravel(), found.regime.values.ravel()
+    stable = found.radius.values.ravel() < 1
+    between = stable & (entropy > 0.05) & (entropy < 0.05 * np.log(8))
+    assert between.any() and (regime[between] == CODE["collapses"]).all()
+    above = stable & (entropy > 0.05 * np.log(8))
+    assert above.any() and (regime[above] == CODE["converges"]).all()
+
+
+def test_a_start_within_rounding_of_an_unstable_point_leaves_it_in_the_end():
+    """Radius^2 = 0.81 + (0.4 * 2.2)^2 / 3 = 1.07: rounding grows, long after a chunk where nothing moved."""
+    P, start = ipodyn.problems.three_cycle(0.4), np.array([1, 1 + 1e-14, 1 - 1e-14]) / 3
+    found = ipodyn.stability_map(P, alpha=[0.9], beta=[2.2], lam=1.0, policy0=start, num_steps=3000)
+    orbit = ipodyn.rollout(ipodyn.MRS(P, alpha=0.9, beta=2.2, lam=1.0), start, num_steps=64)
+    assert float(found.radius[0, 0, 0]) > 1 and float(orbit.variance) < 1e-18
+    assert int(found.regime[0, 0, 0]) == CODE["oscillates"]
+
+
 def test_dataset_says_what_it_is(rng):
     P = random_P(rng, 2, 3, edge=0.02).astype(np.float32)
     thresholds = ipodyn.RegimeThresholds(collapse_share=0.1)

@@ -80,7 +80,7 @@ def test_two_responses_by_hand():
     alphas = np.array([0.0, 0.5, 0.9])
     P = jnp.array([[0.5, 0.8], [0.2, 0.5]])
     loops = jax.vmap(lambda alpha: ipodyn.MRS(P, alpha=alpha, beta=2.0, lam=0.0))(jnp.asarray(alphas))
-    found = ipodyn.sweep(loops, num_steps=6)
+    found = ipodyn.sweep(loops, [0.5, 0.5], num_steps=6)
     difference = 2.0 * 0.3 * (1 - alphas**6) / (1 - alphas)
     np.testing.assert_allclose(found.final[:, 0], 1 / (1 + np.exp(-difference)), rtol=1e-13)
 
@@ -109,7 +109,8 @@ def test_fields_without_the_axis_are_shared(rng):
     every = jax.vmap(of)(arrays["lam"])
     assert shared.P.shape == (3, 3) and every.P.shape == (70, 3, 3)
     found = ipodyn.sweep(shared, num_steps=50)
-    expected = ipodyn.sweep(every, jnp.broadcast_to(arrays["pi_0"][0], (70, 3)), num_steps=50)
+    start = ipodyn.generic_start(arrays["pi_0"][0])
+    expected = ipodyn.sweep(every, jnp.broadcast_to(start, (70, 3)), num_steps=50)
     np.testing.assert_allclose(found.final, expected.final, atol=1e-12)
     np.testing.assert_allclose(found.variance, expected.variance, atol=1e-12)
     assert_same(ipodyn.sweep(every, num_steps=50), expected)
@@ -154,7 +155,7 @@ def test_rounds_of_several_steps_are_those_of_rollouts(rng, max_steps):
         return ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam, pi_0=start, objective=objective)
 
     loops = jax.vmap(make)(*map(jnp.asarray, (P, *draws)))
-    together = ipodyn.sweep(loops, num_steps=90)
+    together = ipodyn.sweep(loops, draws[3], num_steps=90)
     alone = jax.vmap(lambda loop: ipodyn.rollout(loop, num_steps=90, throw=False))(loops)
     good = np.asarray(alone.result == ipodyn.RESULTS.successful)
     np.testing.assert_array_equal(together.result == ipodyn.RESULTS.successful, good)

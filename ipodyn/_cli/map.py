@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import rich.console
 
 ROUNDS = 3000
-_BALANCED = ("three_cycle", "cycle")  # uniform policies stand still here, even where that is unstable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,6 @@ class MapCommand:
 
     def _problem(self, preferences: PreferenceSet, alpha: np.ndarray, beta: np.ndarray) -> MapProblem:
         K = preferences.P.shape[-1]
-        start = self.start or ("off_centre" if self.source.problem in _BALANCED else "uniform")
         with foreseen(ValueError):
             return map_problem(
                 preferences.P.astype(self.dtype),
@@ -95,21 +93,15 @@ class MapCommand:
                 num_steps=ROUNDS if self.rounds is None else self.rounds,
                 rollouts=not self.analytic,
                 objective=DPO() if self.objective == "dpo" else IPO(),
-                policy0=None if self.analytic else self._start(K),
+                policy0=None if self.analytic or self.start is None else parse_policy(self.start, K).astype(self.dtype),
                 attributes={
                     "source": preferences.source,
                     "synthetic": preferences.synthetic,
                     "kind": self.source.kind,
                     "seed": self.seed,
-                    **({} if self.analytic else {"start": start}),
                     "data_report": preferences.report.to_json(),
                 },
             )
-
-    def _start(self, K: int) -> np.ndarray | None:
-        if self.start is not None:
-            return parse_policy(self.start, K).astype(self.dtype)
-        return off_centre(K).astype(self.dtype) if self.source.problem in _BALANCED else None
 
     def _compute(self, store: Store, share: Share, screen: "rich.console.Console") -> None:
         """Fill what the store lacks of this process's share, and wait for the others of its job."""
@@ -212,12 +204,6 @@ def _publish(store: Store, name: str, make: Callable[[pathlib.Path], object]) ->
         store.place.publish(name, make)
 
 
-def off_centre(K: int) -> np.ndarray:
-    """A policy near the uniform one but not on it: from 1.2 / K for the first response down to 0.8 / K."""
-    weights = np.linspace(1.2, 0.8, K)
-    return weights / weights.sum()
-
-
 def _need_extras() -> None:
     """Say at once, not after the computation, which packages are missing."""
     with foreseen(ImportError):
@@ -242,7 +228,7 @@ def _preamble(preferences: PreferenceSet, problem: MapProblem) -> list[str]:
     )
     how = "fixed points, no rollouts"
     if "num_steps" in attributes:
-        how = f"{attributes['num_steps']:,} rounds, start {str(attributes['start']).replace('_', ' ')}"
+        how = f"{attributes['num_steps']:,} rounds, start {attributes['start']}"
     lines.append(
         f"loops     {attributes['objective']}, lam {attributes['lam']:g}, {how}, {attributes['dtype']} on "
         f"{attributes['device']}"

@@ -241,7 +241,7 @@ Start = Annotated[
         "--start",
         panel=_DYNAMICS,
         metavar="P1,P2,...",
-        help="Policy to start from, one probability a response.",
+        help="Policy to start from, one probability a response; without it a little off the uniform one.",
     ),
 ]
 Seed = Annotated[int, _option("--seed", panel=_RUN, help="Seed of all random draws; the same seed, the same result.")]

@@ -11,12 +11,12 @@ from .. import plot
 from .._loop import MRS
 from .._objectives import DPO, IPO
 from .._preferences import check_alpha, check_beta, check_lam
-from .._regimes import Regime, RegimeThresholds, classify
+from .._regimes import Regime, RegimeThresholds, classify, settled
 from .._results import RESULTS
 from .._rollout import rollout
+from .._starts import generic_start
 from ..data import PreferenceSet
 from .errors import CommandError, foreseen
-from .map import off_centre
 from .options import parse_policy
 from .output import console, say, write_whole
 from .sources import Source
@@ -91,7 +91,7 @@ class RolloutCommand:
 
     def _start(self, K: int) -> np.ndarray:
         if self.start is None:
-            return off_centre(K).astype(self.dtype)
+            return np.asarray(generic_start(np.full(K, 1 / K, self.dtype)))
         return parse_policy(self.start, K).astype(self.dtype)
 
     def _lines(self, preferences: PreferenceSet, P: np.ndarray, start: np.ndarray, orbit, regime: str) -> list[str]:
@@ -104,6 +104,8 @@ class RolloutCommand:
         lines.append(f"           {float(orbit.window_variance):.6g} over the last window of rounds")
         lines.append(f"entropy    {float(orbit.entropy):.6g} nats, {share:.1%} of log K")
         lines.append(f"residual   {float(orbit.residual):.3g}, the change of a probability in one more round")
+        if float(orbit.growth) > 0 and bool(settled(orbit.residual, orbit.rise, RegimeThresholds())):
+            lines.append(f"growth     {float(orbit.growth):.3g} of a nudge per round: at rest where it would not stay")
         lines.append(f"regime     {regime}")
         if self.objective == "ipo":
             bound = self.alpha + self.beta * self.lam / 2 * float(np.linalg.norm(P - 0.5, 2))

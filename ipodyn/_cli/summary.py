@@ -19,7 +19,7 @@ _SAFE = 0.95
 _AT_RISK = 3
 DIFFERENCES = {
     "stable_but_moving": "the fixed point is stable, yet the rollout keeps moving (a cycle beside it)",
-    "unstable_but_still": "the rollout stands still on an unstable fixed point (symmetry keeps it from leaving)",
+    "unstable_but_still": "the rollout stands still where the slightest nudge would grow (its start keeps it there)",
 }
 
 

@@ -230,6 +230,6 @@ def share_of(variant: str, config: Config) -> float:
 
 
 def loop_words(variant: str, config: Config) -> str:
-    """What a title says about the loop."""
-    name = f"MRS-{variant[:3].upper()}"
+    """What a title says about the loop. All start at `pi_0`, the uniform policy, as the paper's do."""
+    name = f"MRS-{variant[:3].upper()}, start uniform"
     return f"{name}, {config.num_pairs} labelled pairs a round" if is_finite(variant) else name

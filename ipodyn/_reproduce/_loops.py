@@ -37,6 +37,7 @@ def finite_orbits(
     return finite_sweep(
         loops,
         jax.random.key(config.seed),
+        np.asarray(loops.pi_0),
         num_pairs=config.num_pairs,
         num_trajectories=trajectories,
         num_steps=rounds,

@@ -36,7 +36,7 @@ def heat_map(
     products = np.array(config.products) * share_of(variant, config)
     rounds = config.finite_rounds if is_finite(variant) else config.rounds
     name = QUANTITY[structure]
-    findings: dict = {"matrices": len(P), "rounds": rounds}
+    findings: dict = {"matrices": len(P), "rounds": rounds, "start": "uniform"}
     if is_finite(variant):
         found = _finite_cells(config, P, alphas, products, variant, rounds, progress)
     else:
@@ -47,6 +47,7 @@ def heat_map(
             lam=config.lam,
             num_steps=rounds,
             objective=objective_of(variant),
+            policy0=np.full(P.shape[-1], 1 / P.shape[-1], P.dtype),
             progress=progress,
         )
         found = {key: np.asarray(dataset[key], np.float64) for key in ("variance", "entropy")}

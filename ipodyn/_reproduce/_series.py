@@ -42,7 +42,7 @@ def one_parameter(
     if is_finite(variant):
         orbits = finite_orbits(loops, config, rounds=rounds, progress=progress)
     else:
-        orbits = sweep(loops, num_steps=rounds, progress=progress)
+        orbits = sweep(loops, np.asarray(loops.pi_0), num_steps=rounds, progress=progress)
     found = {
         key: np.asarray(getattr(orbits, key), np.float64).reshape(len(settings), len(P))
         for key in ("variance", "entropy")

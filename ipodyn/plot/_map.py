@@ -45,7 +45,7 @@ _ANALYTIC = [
 _MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a share that matters before it is the largest
 _DIFFERENCES = {  # disagreement: marker, what it says
     "stable_but_moving": ("o", "move beside a stable fixed point"),
-    "unstable_but_still": ("x", "stand still on an unstable fixed point"),
+    "unstable_but_still": ("x", "stand still where a nudge would grow"),
 }
 _LEAST = 0.25  # with four regimes the largest share is at least this
 _BOUND = {"color": "#111111", "rim": "white"}
@@ -121,7 +121,8 @@ def _heading(stats: MapStatistics) -> str:
         source = source.replace("synthetic", "SYNTHETIC", 1)
     number = stats.num_matrices
     facts = [f"{number:,} preference {'matrix' if number == 1 else 'matrices'}"]
-    for key, form in (("objective", "{}"), ("lam", "λ = {:g}"), ("num_steps", "{:,} rounds")):
+    forms = (("objective", "{}"), ("lam", "λ = {:g}"), ("num_steps", "{:,} rounds"), ("start", "start: {}"))
+    for key, form in forms:
         if key in attrs:
             facts.append(form.format(attrs[key]))
     if _without_rollouts(stats.variables):
