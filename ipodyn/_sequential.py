@@ -156,52 +156,73 @@ def _smith_of_estimate(estimate: np.ndarray) -> np.ndarray:
     return np.all(reach, axis=2)
 
 
-def adaptive_pairs(evidence: Evidence, active: np.ndarray, plan: Plan, tops: np.ndarray, criterion: str) -> np.ndarray:
-    """The next pair of each active run, (runs, 2).
+def _gain(evidence: Evidence, active: np.ndarray, plan: Plan) -> np.ndarray:
+    """What one more comparison of a pair adds to the value of the robust programme, to first order, (runs, K, K).
 
-    While possible truths ask for opposite things: the comparison that rules out most of the rivals of the likeliest one
-    per comparison still needed. After that: the one that adds most to the value of the robust programme, which changes
-    with a limit of P_ab by x_a mu_b + y_b mu_a, x and y the weights of a as upper and of b as lower response.
+    The value changes with a limit of P_ab by x_a mu_b + y_b mu_a, x and y the weights of a as upper and of b as lower
+    response.
     """
-    wins, lower = evidence.wins[active], evidence.lower[active]
-    estimate, trials = evidence.estimate[active], wins + wins.swapaxes(1, 2)
-    runs, K, _ = estimate.shape
-    apart = ~np.eye(K, dtype=bool)
-
-    # Weight of establishing that b beats a, [run, a, b].
+    wins = evidence.wins[active]
     above, below = plan.weights.sum(axis=2), plan.weights.sum(axis=1)
     slope = above[:, :, None] * plan.mu[:, None, :] + below[:, None, :] * plan.mu[:, :, None]
-    loss = slope * np.maximum(estimate - lower, 0.0)
-    gain = (loss + loss.swapaxes(1, 2)) / np.maximum(trials, 1)
+    loss = slope * np.maximum(evidence.estimate[active] - evidence.lower[active], 0.0)
+    return (loss + loss.swapaxes(1, 2)) / np.maximum(wins + wins.swapaxes(1, 2), 1)
 
+
+def _rivals_hit(estimate: np.ndarray, tops: np.ndarray, criterion: str) -> np.ndarray:
+    """How many rivals of the likeliest top are ruled out once i is known to lose to j, [run, i, j]."""
+    K = estimate.shape[1]
+    apart = ~np.eye(K, dtype=bool)
     if criterion == "order":
-        ruled = np.where(apart & (estimate <= 0.5), 1.0, 0.0)
+        return np.where(apart, 1.0, 0.0)
+    sets = subsets(K, criterion)
+    crossing = (sets[:, :, None] & ~sets[:, None, :]).astype(float)
+    if criterion == "condorcet":
+        best = np.where(apart, estimate, 1.0).min(axis=2).argmax(axis=1)[:, None] == np.arange(K)
     else:
-        sets = subsets(K, criterion)
-        crossing = sets[:, :, None] & ~sets[:, None, :]
-        clash = np.einsum("sij,tji->st", crossing.astype(float), crossing.astype(float)) > 0
-        if criterion == "condorcet":
-            best = np.where(apart, estimate, 1.0).min(axis=2).argmax(axis=1)[:, None] == np.arange(K)
-        else:
-            best = _smith_of_estimate(estimate)
-        likeliest = (sets[None] == best[:, None]).all(axis=2)
-        rivals = tops & ~likeliest & (tops.astype(float) @ clash > 0)
-        ruled = np.einsum("rs,sab->rab", rivals.astype(float), crossing.astype(float))
-        if criterion == "smith":  # or by being beaten from within: i in the likeliest set, j in the rival but not there
-            both = np.einsum("rs,sa,sb->rab", rivals.astype(float), sets.astype(float), sets.astype(float))
-            ruled += 0.5 * (both * (best[:, None, :] & ~best[:, :, None]))
-        ruled *= estimate <= 0.5
-    settled = evidence.upper[active] < 0.5
-    gap = np.abs(estimate - 0.5)
-    # An interval leaves 1/2 after about 2 log(n / error) / (2 gap)^2 comparisons; gaps are known to 1 / sqrt(n).
-    optimistic = np.maximum(gap, 0.5 / np.sqrt(trials + 1.0))
-    needed = (np.log(1 / evidence.error) + 0.5 * np.log(trials + 1.0)) / (2 * optimistic**2)
-    rule_out = np.where(apart & ~settled, ruled / np.maximum(needed - trials, 1.0), 0.0)
-    rule_out = rule_out + rule_out.swapaxes(1, 2)
+        best = _smith_of_estimate(estimate)
+    rivals = (tops & ~(sets[None] == best[:, None]).all(axis=2)).astype(float)
+    hit = np.einsum("rs,sab->rab", rivals, crossing)
+    if criterion == "smith":  # or by being beaten from within: j in the likeliest set, i in the rival but not there
+        both = np.einsum("rs,sa,sb->rab", rivals, sets.astype(float), sets.astype(float))
+        hit += 0.5 * (both * (best[:, None, :] & ~best[:, :, None]))
+    return hit
 
-    score = np.where(plan.conflict[:, None, None], rule_out, gain)
+
+def _ruling_out(evidence: Evidence, active: np.ndarray, tops: np.ndarray, criterion: str) -> np.ndarray:
+    """Rivals ruled out by a pair for each comparison that this takes, (runs, K, K)."""
+    wins, estimate = evidence.wins[active], evidence.estimate[active]
+    trials = wins + wins.swapaxes(1, 2)
+    hit = _rivals_hit(estimate, tops, criterion) * (estimate <= 0.5)
+    settled = evidence.upper[active] < 0.5
+    # Gaps are known to 1 / sqrt(n). Smith sets ask for more pairs, some of them hopeless: there doubt lasts longer, and
+    # what was spent on a pair is no reason to go on with it.
+    smith = criterion == "smith"
+    optimistic = np.maximum(np.abs(estimate - 0.5), (0.8 if smith else 0.5) / np.sqrt(trials + 1.0))
+    # An interval leaves 1/2 after about 2 log(n / error) / (2 gap)^2 comparisons.
+    needed = (np.log(1 / evidence.error) + 0.5 * np.log(trials + 1.0)) / (2 * optimistic**2)
+    left = needed if smith else np.maximum(needed - trials, 1.0)
+    worth = np.where(settled, 0.0, hit / left)
+    return worth + worth.swapaxes(1, 2)
+
+
+def adaptive_pairs(
+    evidence: Evidence, active: np.ndarray, plan: Plan, tops: np.ndarray, criterion: str, turn: int
+) -> np.ndarray:
+    """The next pair of each active run, (runs, 2), at the decision numbered `turn`.
+
+    While possible truths ask for opposite things: the comparison that rules out most of the rivals of the likeliest top
+    per comparison. After that: the one that adds most to the value of the robust programme. For Smith sets that value
+    alone leads astray as long as many sets are possible: two decisions in three go on ruling out.
+    """
+    rule_out, gain = _ruling_out(evidence, active, tops, criterion), _gain(evidence, active, plan)
+    runs, K, _ = gain.shape
+    ruling = plan.conflict
+    if criterion == "smith" and turn % 3 != 0:
+        ruling = ruling | (rule_out.max(axis=(1, 2)) > 0)
+    score = np.where(ruling[:, None, None], rule_out, gain)
     idle = score.max(axis=(1, 2)) <= 0  # nothing recommends itself: the widest open interval
-    width = np.where(apart, evidence.upper[active] - lower, 0.0)
+    width = np.where(~np.eye(K, dtype=bool), evidence.upper[active] - evidence.lower[active], 0.0)
     score = np.where(idle[:, None, None], width, score)
     flat = np.where(np.triu(np.ones((K, K), bool), 1), score, -1.0).reshape(runs, -1).argmax(axis=1)
     return np.stack([flat // K, flat % K], axis=1)
@@ -223,6 +244,11 @@ class SequentialDesign:
     the comparisons so far. There is no promise to stop: a P with a tie on a pair that matters is never told from its
     neighbours.
 
+    Why: for the true p of a pair the mixture's likelihood ratio is a nonnegative martingale of mean 1 under any choice
+    of pairs made from the past, so by Ville's inequality it ever reaches 1/a with probability at most a; a is `delta`
+    over the number of pairs, and a union bound adds them up. While all intervals hold, P is in the box, and a sampler
+    whose margin is positive throughout the box meets the criterion for P.
+
     Source: mixture martingales after Robbins, Ann. Math. Statist. 41 (1970), and Ville's inequality; which pair next is
     a heuristic, on which the promise does not depend.
 
@@ -240,7 +266,7 @@ class SequentialDesign:
         self._evidence = Evidence(1, K, delta)
         self._order = np.argwhere(np.triu(np.ones((K, K), bool), 1))
         self._due = FIRST * len(self._order)
-        self._certified, self._pair = False, (0, 1)
+        self._certified, self._pair, self._turn = False, (0, 1), 0
 
     @property
     def comparisons(self) -> int:
@@ -275,7 +301,9 @@ class SequentialDesign:
         everyone = np.array([0])
         plan, tops = make_plan(self._evidence, everyone, self.criterion)
         self._certified = bool(self._certified or plan.vacuous[0] or plan.value[0] > GUARD)
-        self._pair = tuple(int(k) for k in adaptive_pairs(self._evidence, everyone, plan, tops, self.criterion)[0])
+        self._turn += 1
+        pairs = adaptive_pairs(self._evidence, everyone, plan, tops, self.criterion, self._turn)
+        self._pair = tuple(int(k) for k in pairs[0])
         self._due = self.comparisons + max(1, int(GROWTH * self.comparisons))
 
     def next_pair(self) -> tuple[int, int]:

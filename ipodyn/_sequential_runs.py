@@ -22,6 +22,22 @@ class SequentialRuns(NamedTuple):
     covered: np.ndarray
 
 
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function: a bijection of 64 bits that scatters neighbours (Steele, Lea, Flood, 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _wins(streams: np.ndarray, first: np.ndarray, number: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Wins among the labels `first`, ..., `first + number - 1` of each of the streams, where one is a win with `p`."""
+    which = np.repeat(np.arange(len(number)), number)
+    place = np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number) + first[which]
+    bits = _mixed(streams[which] + (place + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    won = (bits >> np.uint64(11)) * 2.0**-53 < p[which]
+    return np.bincount(which, weights=won, minlength=len(number)).astype(np.int64)
+
+
 def sequential_runs(
     P: np.ndarray,
     criterion: str = "condorcet",
@@ -33,12 +49,13 @@ def sequential_runs(
 ) -> SequentialRuns:
     """Runs `SequentialDesign` once on each matrix, labels drawn from it, many at a time.
 
-    - `P`: shape (runs, K, K), the truth of each run. - `rng`: draws the labels.
+    - `P`: shape (runs, K, K), the truth of each run. - `rng`: draws the labels. In two calls with equal generators the
+      k-th comparison of a pair has the same outcome, whatever the rule: rules can be compared run by run.
     - `criterion`, `delta`, `rule`: as there.
     - `max_comparisons`: where a run that is not certified is given up.
 
-    Decisions are as in `SequentialDesign`, every 2 % of the comparisons so far; all labels until the next one are drawn
-    at once, and "uniform" spreads them over all pairs in turn.
+    Decisions are as in `SequentialDesign`, every 2 % of the comparisons so far; all labels until the next one are
+    looked at together, and "uniform" spreads them over all pairs in turn.
 
     >>> import ipodyn, numpy as np
     >>> P = np.broadcast_to(ipodyn.problems.two_responses(0.9), (4, 2, 2))
@@ -53,13 +70,15 @@ def sequential_runs(
     evidence = Evidence(runs, K, delta)
     certified, vacuous, covered = (np.zeros(runs, bool) for _ in range(3))
     covered |= True
+    streams = rng.integers(2**64, size=(runs, K, K), dtype=np.uint64)  # above the diagonal: one a pair
     comparisons, mu = np.zeros(runs, np.int64), np.full((runs, K), np.nan)
 
     def compare(active: np.ndarray, pairs: np.ndarray, number: np.ndarray) -> None:
         """`number` (active, pairs) comparisons of each of the pairs (active, pairs, 2)."""
         run = np.broadcast_to(active[:, None], number.shape).ravel()
         i, j, number = pairs[..., 0].ravel(), pairs[..., 1].ravel(), number.ravel()
-        won = rng.binomial(number, P[run, i, j])
+        before = evidence.wins[run, i, j] + evidence.wins[run, j, i]
+        won = _wins(streams[run, i, j], before, number, P[run, i, j])
         evidence.add(run, i, j, won, number - won)
         np.add.at(comparisons, run, number)
         within = (evidence.lower[run, i, j] <= P[run, i, j]) & (P[run, i, j] <= evidence.upper[run, i, j])
@@ -69,7 +88,9 @@ def sequential_runs(
     every_pair = np.broadcast_to(order[None], (runs, len(order), 2))
     compare(everyone, every_pair, np.full((runs, len(order)), FIRST))
     turn = 0  # of the uniform rule: how many comparisons lie behind, modulo the pairs
+    decision = 0
     while True:
+        decision += 1
         active = np.flatnonzero(~certified & (comparisons < max_comparisons))
         if not len(active):
             return SequentialRuns(comparisons, certified, vacuous, mu, covered)
@@ -90,5 +111,5 @@ def sequential_runs(
             compare(left, every_pair[: len(left)], np.broadcast_to(number, (len(left), len(order))))
         else:
             keep = Plan(*(x[~done] for x in plan))
-            pairs = adaptive_pairs(evidence, left, keep, tops[~done], criterion)
+            pairs = adaptive_pairs(evidence, left, keep, tops[~done], criterion, decision)
             compare(left, pairs[:, None], block[:, None])

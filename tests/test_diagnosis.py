@@ -184,8 +184,8 @@ def test_prompts_without_finite_scores_are_unknown_and_count_as_unsafe():
 
 
 def test_the_edge_of_the_safe_region_by_hand(found):
-    """Of 20 prompts, those that reach a value; a critical value that is not known counts as 0."""
-    values = np.arange(1.0, 21.0)
+    """Of 25 prompts, those that reach a value; a critical value that is not known counts as 0."""
+    values = np.arange(1.0, 26.0)
     for name in ("beta", "alpha", "lam"):
 
         def edge(share, values, name=name):
@@ -193,11 +193,11 @@ def test_the_edge_of_the_safe_region_by_hand(found):
             return getattr(diagnosis, f"safe_{name}")(share)
 
         mixed = values[::-1]
-        # All 20 reach 1, 19 of them 2, 10 reach 11, and 11 = 0.55 * 20 (which rounds to above 11) reach 10.
-        assert [edge(share, mixed) for share in (1.0, 0.95, 0.5, 0.55)] == [1, 2, 11, 10]
+        # All 25 reach 1, 24 of them 2, 13 reach 13, and 14 reach 12, though 0.56 * 25 rounds to more than 14.
+        assert 0.56 * 25 > 14 and [edge(share, mixed) for share in (1.0, 0.96, 0.52, 0.56)] == [1, 2, 13, 12]
         unknown = np.where(mixed == 13, np.nan, mixed)
-        assert [edge(share, unknown) for share in (1.0, 0.95, 0.9)] == [0, 1, 2]
-        assert edge(1.0, np.full(20, np.inf)) == np.inf
+        assert [edge(share, unknown) for share in (1.0, 0.96, 0.92)] == [0, 1, 2]
+        assert edge(1.0, np.full(25, np.inf)) == np.inf
 
 
 def settled(a, count):
