@@ -14,6 +14,8 @@ AREAS: dict[str, dict[str, str]] = {
         "_rollout": "rollout early_leaving sweep",
         "_chunk_kernel": "chunk_kernel early_leaving",
         "_regimes": "regimes",
+        "_growth": "starts regimes",
+        "_starts": "starts",
         "_simplex": "simplex",
         "recipes": "recipes",
     },
@@ -32,7 +34,7 @@ AREAS: dict[str, dict[str, str]] = {
     "spectra": {"_stability": "stability", "_critical": "critical", "_covariance": "covariance"},
     "limits": {"_boundary": "safe_region", "_safe_region": "safe_region", "_tune": "safe_region"},
     "maps": {
-        "_stability_map": "stability_map",
+        "_stability_map": "stability_map starts",
         "_engine": "engine sweep",
         "_grid": "stability_map",
         "_sweep": "sweep",

@@ -181,7 +181,7 @@ def recorded(wanted: list[str]) -> list[Mutant]:
         source = path.read_text() if path.is_file() else ""
         once = source.count(row["old"]) == 1
         at = source[: source.find(row["old"])].count("\n") + 1 if once else 0
-        area = areas.area_of(row["file"]) or "of no area"
+        area = areas.area_of(row["file"]) or wanted[0]  # a path that is no more is reported with the first
         if area in wanted:
             text = source.replace(row["old"], row["new"]) if once else None
             shown = f"{row['file']}:{at}  {row['note']}"
