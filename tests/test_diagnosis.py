@@ -367,8 +367,10 @@ def test_progress_covers_everything_that_is_computed(matrices, monkeypatch):
 
 
 def test_an_unanchored_loop_is_called_so(matrices):
-    found = ipodyn.diagnose(matrices, alpha=1, beta=1, lam=1)
+    found = ipodyn.diagnose(matrices, alpha=1, beta=1, lam=1, counts=np.full(matrices.shape, 50))
     assert set(found.verdict) == {"unanchored"} and not found.stable.any() and np.isnan(found.radius).all()
+    # No draw of P has a fixed point either: none counts as stable.
+    assert (found.stable_probability == 0).all() and (found.radius_low == np.inf).all()
     assert found.recommendation.changed == "alpha" and found.recommendation.alpha < 1
 
 
