@@ -99,6 +99,7 @@ def test_the_smallest_sample_is_that_from_which_on_all_suffice(monkeypatch):
         ([True, True, True], 10.0),
         ([False, True, True], 20.0),
         ([True, False, True], 30.0),  # that 10 suffice was luck
+        ([False, False, True], 30.0),
         ([True, True, False], np.inf),
     ):
         found = ipodyn.smallest_sample(stable, unstable, KEY, num_pairs=[10, 20, 30], num_steps=100)
