@@ -281,6 +281,16 @@ def test_as_a_process(tmp_path):
     assert "3 x cpu" in found.stdout and "\x1b" not in found.stdout and found.stderr == ""
 
 
+def test_double_precision_is_switched_on(tmp_path):
+    """In a process of its own, where JAX computes in single precision unless it is told otherwise."""
+    grid = ["--alpha", "0.5", "--beta", "1", "--rounds", "50", "--dtype", "float64", "--out", str(tmp_path / "map")]
+    found = command("map", "--problem", "cyclic", "--limit", "2", *grid)
+    assert found.returncode == 0, found.stderr
+    assert "float64" in found.stdout
+    entropy = read(tmp_path / "map").entropy.values
+    assert entropy.dtype == np.float64 and (entropy != entropy.astype(np.float32)).all()  # more digits than a float32
+
+
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"ipodyn {ipodyn.__version__}\n"

@@ -1,5 +1,6 @@
 """Safe regions and tuning against closed forms and a plain scan over values."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from preferences import complementary
 
 import ipodyn
+from ipodyn import RESULTS, _safe_region
+from ipodyn._results import choose
 
 
 def test_three_cycles_have_a_closed_form():
@@ -37,6 +40,77 @@ def test_a_share_gives_up_the_worst_matrices():
         assert float(found.value) == pytest.approx(np.sort(exact)[::-1][kept - 1], rel=1e-9)
         assert int(found.unsafe.sum()) == 10 - kept and float(found.share) >= share - 1e-12
         assert int(found.binding.sum()) == 1
+
+
+def test_a_share_that_rounds_above_a_whole_number():
+    """0.56 * 25 is 14.000000000000002 in floating point: fourteen matrices are asked for, not fifteen."""
+    assert 0.56 * 25 > 14
+    strengths = np.linspace(0.05, 0.5, 25)
+    found = ipodyn.safe_region(jax.vmap(ipodyn.problems.three_cycle)(strengths), alpha=0.5, lam=1.0, share=0.56)
+    assert float(found.value) == pytest.approx(np.sqrt(3 * 0.75) / strengths[13], rel=1e-9)
+    assert int(found.unsafe.sum()) == 11 and bool(found.result == ipodyn.RESULTS.successful)
+
+
+def test_a_matrix_whose_fixed_point_was_not_found_is_not_safe(monkeypatch):
+    """Three calm loops; of the middle one the solver says that it did not get there."""
+    ones = jnp.ones(3)
+    solve = _safe_region.solve_fixed_point
+
+    def failing(loop):
+        star = solve(loop)
+        lost = choose(jnp.arange(3) == 1, RESULTS.max_steps_reached, star.result)
+        return eqx.tree_at(lambda found: found.result, star, lost)
+
+    question = _safe_region._Question(
+        jnp.stack([ipodyn.problems.three_cycle(0.2)] * 3, axis=-1),
+        {"alpha": jnp.asarray(0.5), "lam": jnp.asarray(1.0)},
+        jnp.full((3, 3), 1 / 3),
+        jnp.full((3, 3), 1 / 3),
+        jnp.asarray(1.0),
+        jnp.asarray(0.0),
+        ipodyn.IPO(),
+        "beta",
+    )
+    assert question.look(ones)[0].tolist() == [True, True, True]
+    monkeypatch.setattr(_safe_region, "solve_fixed_point", failing)
+    assert question.look(ones)[0].tolist() == [True, False, True]
+
+
+def test_reference_and_sampler_keep_their_places():
+    """Skewed and distinct, one for each matrix where that is allowed, against calls of single loops."""
+    strengths = np.array([0.3, 0.45])
+    P = np.asarray(jax.vmap(ipodyn.problems.three_cycle)(strengths))
+    pi_ref, pi_0 = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]]), np.array([[0.1, 0.3, 0.6], [0.25, 0.15, 0.6]])
+    alphas = np.array([0.5, 0.8])
+
+    @jax.jit
+    @jax.vmap
+    def critical(P, alpha, ref, start):
+        return ipodyn.critical_beta(ipodyn.MRS(P, alpha=alpha, beta=1.0, lam=0.7, pi_ref=ref, pi_0=start)).value
+
+    of, at = np.divmod(np.arange(4), 2)
+    expected = np.asarray(critical(P[of], alphas[at], pi_ref[of], pi_0[of])).reshape(2, 2)
+    swapped = np.asarray(critical(P[of], alphas[at], pi_0[of], pi_ref[of])).reshape(2, 2)
+    assert np.isfinite(expected).all() and (np.abs(swapped / expected - 1) > 0.02).all()  # the places do matter
+    found = ipodyn.stability_boundary(P, alpha=alphas, lam=0.7, pi_ref=pi_ref, pi_0=pi_0)
+    np.testing.assert_allclose(found.value, expected, rtol=1e-8)
+    for m in range(2):
+        region = ipodyn.safe_region(P[m], alpha=0.5, lam=0.7, pi_ref=pi_ref[m], pi_0=pi_0[m])
+        assert float(region.value) == pytest.approx(expected[m, 0], rel=1e-8)
+    tuned = ipodyn.tune(
+        lambda loop, policy: -ipodyn.entropy(policy),
+        P,
+        alpha=0.5,
+        beta=1.0,
+        lam=0.7,
+        over=["beta"],
+        pi_ref=pi_ref[0],
+        pi_0=pi_0[0],
+        num_steps=2,
+    )
+    for m in range(2):
+        loop = ipodyn.MRS(P[m], alpha=0.5, beta=tuned.beta, lam=0.7, pi_ref=pi_ref[0], pi_0=pi_0[0])
+        np.testing.assert_allclose(tuned.policies[m], ipodyn.fixed_point(loop).policy, rtol=0, atol=1e-10)
 
 
 def test_entropy_floor_binds_on_two_responses():
