@@ -19,12 +19,11 @@ import pathlib
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
 from ipodyn import _store, plot
@@ -34,13 +33,6 @@ from ipodyn._store import Store
 
 MATRICES, PER_PIECE = 48, 2
 JOB = ["map", "--problem", "random", "--alpha", "0:0.9:2", "--beta", "1:9:3", "--rounds", "60"]
-COMMAND = """
-import ipodyn._store
-ipodyn._store.POINTS_PER_PIECE = 1
-ipodyn.plot.stability_map = lambda dataset: ipodyn.plot.simplex([[0.5, 0.3, 0.2]])
-from ipodyn._cli import main
-main()
-"""
 
 
 def stubbed() -> tuple[MapProblem, Callable[[int, int], dict[str, np.ndarray]]]:
@@ -50,6 +42,12 @@ def stubbed() -> tuple[MapProblem, Callable[[int, int], dict[str, np.ndarray]]]:
     fields = {name: (9 * draw.random(problem.shape)).astype(dtype) for name, dtype in problem.variables().items()}
     problem = _Stub(*(getattr(problem, field.name) for field in dataclasses.fields(problem)))
     return problem, lambda first, stop: {name: x[first:stop] for name, x in fields.items()}
+
+
+def _load() -> None:
+    """Here, not in every fork: modules that start no thread before they are used."""
+    for module in ("zarr.codecs", "zarr.storage", "xarray", "matplotlib.backends.backend_agg"):
+        importlib.import_module(module)
 
 
 class _Stub(MapProblem):
@@ -90,8 +88,7 @@ def kills(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, int]:
     _store.POINTS_PER_PIECE, _store.MOST_REGIONS = 6 * PER_PIECE, MATRICES // (2 * PER_PIECE)
     draw, seen = random.Random(seed), collections.Counter()
     run_folder, failures = folder / "run", folder / "failures"
-    for module in ("zarr.codecs", "zarr.storage", "xarray"):
-        importlib.import_module(module)  # here, not in every fork; they start no thread before they are used
+    _load()
     for _ in range(count):
         begun, writing = os.pipe()
         # A fork has all modules loaded; no thread of JAX or Zarr runs in this process.
@@ -177,27 +174,42 @@ def damages(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, int]:
 def commands(count: int, folder: pathlib.Path, seed: int = 0) -> dict[str, int]:
     """Kill whole commands at random moments, from their first file on; in the end the map is as if nothing had been."""
     draw, seen = random.Random(seed), collections.Counter()
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    _store.POINTS_PER_PIECE = 1
+    plot.stability_map = lambda dataset: plot.simplex(np.full((1, 3), 1 / 3))
+    _load()
 
-    def start(out: str) -> subprocess.Popen[bytes]:
-        job = [*JOB, "--limit", str(8 * count), "--out", str(folder / out)]
-        return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *job], stdout=subprocess.DEVNULL, env={**os.environ, **cache}
-        )
+    def start(out: str) -> int:
+        """The command in a fork, which has all modules loaded and starts JAX by itself."""
+        child = os.fork()
+        if child == 0:
+            with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+                jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+                os._exit(run([*JOB, "--limit", str(4 * count), "--out", str(folder / out)]))
+        return child
+
+    def ended(child: int, options: int = 0) -> int | None:
+        """Exit code, the negative of the signal, or None while it runs."""
+        found, status = os.waitpid(child, options)
+        return os.waitstatus_to_exitcode(status) if found else None
 
     def finished() -> int:
         return len(list((folder / "killed").glob("regions/[0-9]*.json")))
 
-    assert start("whole").wait() == 0
+    assert ended(start("whole")) == 0
     for _ in range(count):
-        process, least = start("killed"), finished() + draw.choice([0, 1, 1, 2, 3])
-        while process.poll() is None and not ((folder / "killed" / "run.json").exists() and finished() >= least):
+        child, least = start("killed"), finished() + draw.choice([0, 1, 1, 2, 3])
+        code = None
+        while code is None and not ((folder / "killed" / "run.json").exists() and finished() >= least):
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.05))
-        process.kill()
-        seen["commands killed"] += process.wait() == -signal.SIGKILL
+            code = ended(child, os.WNOHANG)
+        if code is None:
+            time.sleep(draw.uniform(0, 0.05))
+            os.kill(child, signal.SIGKILL)
+            code = ended(child)
+        seen["commands killed"] += code == -signal.SIGKILL
     kept = finished()
-    assert start("killed").wait() == 0
+    assert ended(start("killed")) == 0
     seen["regions kept"], seen["regions"] = kept, finished()
     one, other = _files(folder / "whole"), _files(folder / "killed")
     own = {"run.json", "map.zarr/zarr.json", "report.txt"}  # date and name of the run
@@ -212,7 +224,7 @@ def main() -> None:
         parser.add_argument(f"--{attack.__name__}", type=int, default=0, help=(attack.__doc__ or "").split(",")[0])
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    for attack in (kills, damages, commands):  # kills first: they fork, and nothing may run in threads before
+    for attack in (kills, commands, damages):  # damages last: the others fork, and nothing may run in threads before
         if count := getattr(asked, attack.__name__):
             began = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
