@@ -250,7 +250,6 @@ def _solve_jvp(primals, tangents):
     fields, rest = eqx.partition(loop, eqx.is_inexact_array)
     zeros = jax.tree.map(jnp.zeros_like, fields)
     given = jax.tree.map(lambda x, dx: x if dx is None else dx, zeros, tangents[0], is_leaf=lambda x: x is None)
-    given = _with(given, which, jnp.zeros_like(value))
 
     def squared(fields: MRS, value: ScalarBlock) -> ScalarBlock:
         at_value = _with(eqx.combine(fields, rest), which, value)

@@ -1,14 +1,18 @@
 r"""Fixed points of a loop, certified, with the implicit derivative in every field of the loop."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from ._certificate import certified
 from ._loop import MRS, State, start_policy
 from ._newton_path import Pull, Settled, follow, policy_centred
 from ._results import RESULTS, choose
-from ._simplex import log_policy, softmax
+from ._simplex import log_policy, softmax, supported
 from ._types import IntBlock, PolicyBlock, ScalarBlock, ScalarLike, as_float
 
 MAX_STEPS = 500
@@ -32,22 +36,50 @@ class FixedPoint(eqx.Module):
 
 
 def _parts(loop: MRS) -> tuple[Pull, PolicyBlock]:
-    inside = loop.pi_ref > 0
+    inside = supported(loop.pi_ref)
     rate = 1 / jnp.where(loop.alpha < 1, 1 - loop.alpha, 1.0)
-    return Pull.of(loop.round().response, rate, inside), log_policy(loop.pi_ref)
+    noise = (4 + loop.P.shape[0] / 2) * float(jnp.finfo(loop.P.dtype).eps) / 2 * loop.beta * rate
+    return Pull.of(loop.round().response, rate, inside, loop.lam == 0, noise), log_policy(loop.pi_ref)
+
+
+def _behind(solve: Callable[..., Settled]) -> Callable[..., Settled]:
+    """`solve(loop, start, limit)` where `vmap` puts its batch axis behind those that are there, as blocks have it.
+
+    The solver then sees all cases that are solved together, and can treat the slow ones apart.
+    """
+
+    def called(*cases: Any) -> Settled:
+        arrays, rest = eqx.partition(cases, eqx.is_array)
+        block = jax.custom_batching.custom_vmap(lambda arrays: solve(*eqx.combine(arrays, rest)))
+
+        def rule(axis_size: int, in_batched: Any, arrays: Any) -> tuple[Settled, Settled]:
+            def move(x: Any, batched: bool) -> Any:
+                return jnp.moveaxis(x, 0, -1) if batched else jnp.broadcast_to(x[..., None], (*x.shape, axis_size))
+
+            moved = jax.tree.map(move, arrays, in_batched[0])
+            found = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), block(moved))
+            return found, jax.tree.map(lambda x: True, found)
+
+        block.def_vmap(rule)
+        return block(arrays)
+
+    return called
 
 
 @eqx.filter_custom_jvp
-def _settle(loop: MRS, start: PolicyBlock | None, *, max_steps: int) -> Settled:
-    pull, log_ref = _parts(loop)
-    return follow(pull, log_ref, start, max_steps)
+def _settle(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock, *, max_steps: int) -> Settled:
+    def solve(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock) -> Settled:
+        pull, log_ref = _parts(loop)
+        return certified(loop, pull, log_ref, follow(pull, log_ref, start, max_steps), limit, max_steps)
+
+    return _behind(solve)(loop, start, limit)
 
 
 @_settle.def_jvp
 def _settle_jvp(primals, tangents, *, max_steps):
     """Implicit function theorem on the quotient: (I - J) dz = (dF/dloop) dloop, with I - J = (1 - alpha)(1 - X)."""
-    loop, start = primals
-    settled = _settle(loop, start, max_steps=max_steps)
+    loop, start, limit = primals
+    settled = _settle(loop, start, limit, max_steps=max_steps)
     logits = settled.logits
     policy = softmax(logits)
     pull, _ = _parts(loop)
@@ -63,7 +95,7 @@ def _settle_jvp(primals, tangents, *, max_steps):
     _, slope, _ = pull.value_and_slope(policy, memory)
     moved = pull.solve(slope, jnp.ones_like(pull.rate), policy_centred(change, policy)[:, None])[:, 0]
     dlogits = jnp.where(pull.inside, policy_centred(moved, policy), 0.0)
-    return settled, Settled(dlogits, jnp.zeros_like(settled.error), None, None)  # pyright: ignore[reportArgumentType]
+    return settled, Settled(dlogits, jnp.zeros_like(settled.error), None)  # pyright: ignore[reportArgumentType]
 
 
 def solve_fixed_point(
@@ -79,7 +111,8 @@ def solve_fixed_point(
     start = None
     if policy0 is not None:
         start = jnp.maximum(log_policy(policy0), jnp.log(jnp.finfo(loop.P.dtype).tiny))
-    settled = _settle(loop, jax.lax.stop_gradient(start), max_steps=max_steps)
+    limit = jax.lax.stop_gradient(jnp.broadcast_to(limit, loop.alpha.shape))
+    settled = _settle(loop, jax.lax.stop_gradient(start), limit, max_steps=max_steps)
 
     has_one = loop.alpha < 1
     logits = jnp.where(has_one[None], settled.logits, log_policy(loop.pi_ref))
@@ -87,9 +120,7 @@ def solve_fixed_point(
     one_round = loop.round()
     after = one_round(State(logits, policy, one_round.response.init()))
     residual = jax.lax.stop_gradient(jnp.max(jnp.abs(after.policy - policy), axis=0))
-    # One round multiplies an error of the policy, and the rounding of the logits, by up to 1 + beta.
-    certified = settled.converged & (settled.error <= limit) & (residual <= limit * (1 + loop.beta))
-    result = choose(certified, RESULTS.successful, RESULTS.max_steps_reached)
+    result = choose(settled.error <= limit, RESULTS.successful, RESULTS.max_steps_reached)
     result = choose(has_one, result, RESULTS.no_fixed_point)
     scores = one_round.response.result(after.memory)
     result = choose(scores == RESULTS.successful, result, scores)

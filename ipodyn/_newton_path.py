@@ -51,14 +51,18 @@ class Pull(eqx.Module):
     response: AbstractResponse
     rate: ScalarBlock
     inside: Any  # bool (K, *batch): which responses pi_ref allows
+    constant: BoolBlock  # whether the pull is the same at every policy
+    noise: ScalarBlock  # how far rounding may move it
     is_linear: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, response: AbstractResponse, rate: ScalarBlock, inside: Any) -> "Pull":
+    def of(
+        cls, response: AbstractResponse, rate: ScalarBlock, inside: Any, constant: BoolBlock, noise: ScalarBlock
+    ) -> "Pull":
         if isinstance(response, LinearResponse):
             response = LinearResponse(response.drive * rate[None], response.gain * rate[None, None])
-            return cls(response, rate, inside, True)
-        return cls(response, rate, inside, False)
+            return cls(response, rate, inside, constant, noise, True)
+        return cls(response, rate, inside, constant, noise, False)
 
     def init(self) -> Any:
         return self.response.init()
@@ -106,27 +110,32 @@ class Pull(eqx.Module):
 
 
 class Settled(NamedTuple):
-    """Where the path ended: log pi with maximum 0, an estimate of the error of pi, the steps, and whether they did."""
+    """Where the path ended: log pi with maximum 0, the error of pi, and the steps it took."""
 
     logits: PolicyBlock
     error: ScalarBlock
     num_steps: IntBlock
-    converged: BoolBlock
 
 
 class _Walk(NamedTuple):
-    """The state of the walk; `reach` is the longest step in units of log pi, `since` the steps since the last start."""
+    """The state of the walk; `reach` is the longest step in units of log pi, `since` the steps since the last start.
+
+    `length` is that of the last step, in the metric of the policy.
+    """
 
     logits: PolicyBlock
     share: ScalarBlock
     memory: Any
     reach: ScalarBlock
     since: IntBlock
+    length: ScalarBlock
     done: BoolBlock
     count: IntBlock
 
 
 FIRST_REACH = 2.0
+PATIENCE = 24  # steps that all cases take together, before the last few are taken apart
+FEW = 8  # of a batch, or a 64th of it
 
 
 def _softmax(logits: PolicyBlock) -> PolicyBlock:
@@ -134,7 +143,7 @@ def _softmax(logits: PolicyBlock) -> PolicyBlock:
     return weights * (1 / _sum(weights))[None]
 
 
-def _topped(logits: PolicyBlock) -> PolicyBlock:
+def topped(logits: PolicyBlock) -> PolicyBlock:
     return logits - _max(logits)[None]
 
 
@@ -167,12 +176,18 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     moved = logits + jnp.minimum(trust, 1.0)[None] * newton + stretch[None] * along
     share_after = jnp.where(arrives, 1.0, share + stretch)
 
+    # Nothing to follow where the pull is the same everywhere: the solution is written down.
+    moved = jnp.where(pull.constant[None], jnp.where(pull.inside, log_ref + value, logits), moved)
+
     # A step of size sqrt(eps) leaves an error of order eps, if no rare response is on its way up.
     rising = _max(jnp.where(logits + newton > jnp.log(eps), newton, 0.0))
-    done = (share == 1) & (trust >= 1) & (length <= jnp.sqrt(eps)) & (rising < 0.1)
+    small = (length <= jnp.sqrt(eps)) | ((length <= pull.noise) & (length > walk.length / 2))  # all that rounding lets
+    done = (share == 1) & (trust >= 1) & small & (rising < 0.1) | pull.constant
 
     # Rarely (one in ten thousand at share * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
     again = ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.isfinite(_sum(moved)))
+    hopeless = again & (pull.noise >= 1)  # what rounding adds to a step is longer than the steps that can be trusted
+    done, again = done | hopeless, again & ~hopeless
     moved = jnp.where(again[None], log_ref, moved)
     share_after = jnp.where(again, 0.0, share_after)
     reach = jnp.where(again, 0.7 * walk.reach, walk.reach)
@@ -182,30 +197,61 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
         return jax.tree.map(lambda a, b: jnp.where(walk.done[(None,) * (a.ndim - walk.done.ndim)], a, b), old, new)
 
     return _Walk(
-        kept(logits, _topped(moved)),
+        kept(logits, topped(moved)),
         kept(share, share_after),
         kept(walk.memory, memory),
         kept(walk.reach, reach),
         kept(walk.since, since),
+        kept(walk.length, length),
         walk.done | done,
         walk.count + (~walk.done).astype(jnp.int32),
     )
 
 
+def _walk_all(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int) -> _Walk:
+    """Steps until every case is done. The few that need far more than the rest go on among themselves."""
+    size = log_ref.shape[-1] if log_ref.ndim == 2 else 1
+    width = max(FEW, size // 64)
+
+    def unfinished(walk: _Walk) -> BoolBlock:
+        return ~walk.done & (walk.count < max_steps)
+
+    def to_the_end(pull: Pull, log_ref: PolicyBlock, walk: _Walk, few: int) -> _Walk:
+        def goes_on(walk: _Walk) -> BoolBlock:
+            left = unfinished(walk)
+            patient = (jnp.max(walk.count) < PATIENCE) | (jnp.sum(left) > few)
+            return jnp.any(left) & patient if few else jnp.any(left)
+
+        return jax.lax.while_loop(goes_on, lambda walk: _step(pull, log_ref, walk), walk)
+
+    if size < 4 * width:
+        return to_the_end(pull, log_ref, walk, 0)
+
+    def finish(walk: _Walk) -> _Walk:
+        (at,) = jnp.nonzero(unfinished(walk), size=width, fill_value=size)  # surplus places: copies of the last case
+
+        def taken(x: Any) -> Any:
+            return jnp.take(x, at, axis=-1, mode="clip") if eqx.is_array(x) and x.shape[-1:] == (size,) else x
+
+        few = jax.tree.map(taken, (pull, log_ref, walk))
+        ended = to_the_end(few[0], few[1], few[2]._replace(done=few[2].done | (at >= size)), 0)
+        return jax.tree.map(lambda old, new: old.at[..., at].set(new, mode="drop"), walk, ended)
+
+    walk = to_the_end(pull, log_ref, walk, width)
+    return jax.lax.cond(jnp.any(unfinished(walk)), finish, lambda walk: walk, walk)
+
+
 def follow(pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_steps: int) -> Settled:
-    """The solution at share 1. `start`, logits near it, saves the path; where Newton fails from there, it is taken."""
-    log_ref = _topped(log_ref)
+    """The solution at share 1. `start`, logits near it, saves the path; where Newton fails from there, it is taken.
+
+    How far the answer is off is not looked into: `error` is 1.
+    """
+    log_ref = topped(log_ref)
     zero = jnp.zeros(log_ref.shape[1:], log_ref.dtype)
     count = jnp.zeros(log_ref.shape[1:], jnp.int32)
-    begin = log_ref if start is None else jnp.where(pull.inside, _topped(start), log_ref)
+    begin = log_ref if start is None else jnp.where(pull.inside, topped(start), log_ref)
     share = zero if start is None else zero + 1
-    walk = _Walk(begin, share, pull.init(), zero + FIRST_REACH, count, jnp.zeros(zero.shape, bool), count)
-    walk = jax.lax.while_loop(
-        lambda walk: jnp.any(~walk.done & (walk.count < max_steps)), lambda walk: _step(pull, log_ref, walk), walk
-    )
-    policy = _softmax(walk.logits)
-    value, slope, _ = pull.value_and_slope(policy, walk.memory)
-    miss = jnp.where(pull.inside, log_ref - walk.logits, 0.0) + value
-    newton = pull.solve(slope, jnp.ones_like(zero), policy_centred(miss, policy)[:, None])[:, 0]
-    error = jnp.max(policy * jnp.abs(policy_centred(newton, policy)), axis=0)
-    return Settled(walk.logits, error, walk.count, walk.done)
+    no = jnp.zeros(zero.shape, bool)
+    walk = _Walk(begin, share, pull.init(), zero + FIRST_REACH, count, zero + jnp.inf, no, count)
+    walk = _walk_all(pull, log_ref, walk, max_steps)
+    return Settled(walk.logits, jnp.ones_like(zero), walk.count)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from ._types import PolicyBlock, as_float
 
@@ -15,10 +15,33 @@ LOG_ZERO = -1e30
 EXCLUDED = -1e15
 
 
+_INTEGERS = {2: jnp.int16, 4: jnp.int32, 8: jnp.int64}  # by the bytes of the float whose bits they read
+
+
+def _bits(x: Array) -> Array:
+    return jax.lax.bitcast_convert_type(x, _INTEGERS[x.dtype.itemsize])
+
+
+def supported(policy: PolicyBlock) -> Bool[Array, "K *batch"]:
+    """Where a policy is positive, below the smallest normal number too, which processors take for 0."""
+    return _bits(policy) > 0
+
+
 def log_policy(policy: PolicyBlock) -> PolicyBlock:
-    """`log(policy)`, with `LOG_ZERO` for log 0 and derivative 0 there."""
-    inside = policy > 0
-    return jnp.where(inside, jnp.log(jnp.where(inside, policy, 1.0)), LOG_ZERO)
+    """`log(policy)`, with `LOG_ZERO` for log 0 and derivative 0 there.
+
+    Below the smallest normal number the bits are read as the integer that they are; the derivative is the largest one.
+    """
+    limits = jnp.finfo(policy.dtype)
+    tiny = float(limits.tiny)
+    normal = policy >= tiny
+    logs = jnp.log(jnp.where(normal, policy, 1.0))
+    bits = _bits(policy)
+    count = jnp.where((bits > 0) & ~normal, bits, 1).astype(policy.dtype)  # of the smallest positive number
+    small = jnp.log(count) + float(np.log(tiny)) - limits.nmant * float(np.log(2.0))
+    slope = jnp.where((bits > 0) & ~normal, policy, 0.0) / tiny  # 0, as processors see it, but its derivative is not
+    small = small + slope - jax.lax.stop_gradient(slope)
+    return jnp.where(normal, logs, jnp.where(bits > 0, small, LOG_ZERO))
 
 
 def entropy(policy: Float[ArrayLike, "K *batch"]) -> Float[Array, "*batch"]:

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "ipodyn"
 LAYERS = [
     {"_types", "_cpu"},
     {"_results"},
-    {"_simplex", "_linear", "_starts"},
+    {"_simplex", "_linear", "_starts", "_double"},
     {"_preferences", "_structure", "_matrix_game", "_sampler_lp"},
     {"problems", "_axioms", "_voting", "_hodge", "_sampler"},
     {"_bradley_terry", "_intervals", "_sampler_variants"},
@@ -22,6 +22,7 @@ LAYERS = [
     {"_gradient_optimum", "_loop", "_sampling_sensitivity", "_concentration", "_witness"},
     {"_chunk_kernel"},
     {"_newton_path", "recipes", "_violation"},
+    {"_certificate"},
     {"_growth", "_fixed_point"},
     {"_rollout"},
     {"_regimes", "_stability"},
