@@ -43,14 +43,18 @@ def _parts(loop: MRS) -> tuple[Pull, PolicyBlock]:
 
 
 def _behind(solve: Callable[..., Settled]) -> Callable[..., Settled]:
-    """`solve(loop, start, limit)` where `vmap` puts its batch axis behind those that are there, as blocks have it.
+    """`solve(loop, start, limit, apart)` where `vmap` puts its batch axis behind those there are.
 
-    The solver then sees all cases that are solved together, and can treat the slow ones apart.
+    The solver then sees all cases that are solved together, and treats the slow ones apart.
     """
 
     def called(*cases: Any) -> Settled:
         arrays, rest = eqx.partition(cases, eqx.is_array)
-        block = jax.custom_batching.custom_vmap(lambda arrays: solve(*eqx.combine(arrays, rest)))
+
+        def solver(apart: bool) -> Any:
+            return jax.custom_batching.custom_vmap(lambda arrays: solve(*eqx.combine(arrays, rest), apart))
+
+        alone, block = solver(False), solver(True)
 
         def rule(axis_size: int, in_batched: Any, arrays: Any) -> tuple[Settled, Settled]:
             def move(x: Any, batched: bool) -> Any:
@@ -60,17 +64,19 @@ def _behind(solve: Callable[..., Settled]) -> Callable[..., Settled]:
             found = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), block(moved))
             return found, jax.tree.map(lambda x: True, found)
 
+        alone.def_vmap(rule)
         block.def_vmap(rule)
-        return block(arrays)
+        return alone(arrays)
 
     return called
 
 
 @eqx.filter_custom_jvp
 def _settle(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock, *, max_steps: int) -> Settled:
-    def solve(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock) -> Settled:
+    def solve(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock, apart: bool) -> Settled:
         pull, log_ref = _parts(loop)
-        return certified(loop, pull, log_ref, follow(pull, log_ref, start, max_steps), limit, max_steps)
+        found = follow(pull, log_ref, start, max_steps, apart=apart)
+        return certified(loop, pull, log_ref, found, limit, max_steps)
 
     return _behind(solve)(loop, start, limit)
 

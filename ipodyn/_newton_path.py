@@ -208,24 +208,28 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     )
 
 
-def _walk_all(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int) -> _Walk:
-    """Steps until every case is done. The few that need far more than the rest go on among themselves."""
+def _walk_all(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int, apart: bool) -> _Walk:
+    """Steps until every case is done. With `apart` the few that need far more than the rest go on among themselves.
+
+    (In blocks of a map that costs more than it saves: neighbours there take about as many steps.)
+    """
     size = log_ref.shape[-1] if log_ref.ndim == 2 else 1
     width = max(FEW, size // 64)
 
     def unfinished(walk: _Walk) -> BoolBlock:
         return ~walk.done & (walk.count < max_steps)
 
-    def to_the_end(pull: Pull, log_ref: PolicyBlock, walk: _Walk, few: int) -> _Walk:
-        def goes_on(walk: _Walk) -> BoolBlock:
-            left = unfinished(walk)
-            patient = (jnp.max(walk.count) < PATIENCE) | (jnp.sum(left) > few)
-            return jnp.any(left) & patient if few else jnp.any(left)
+    def together(pull: Pull, log_ref: PolicyBlock, walk: _Walk, most: int) -> _Walk:
+        def goes_on(state: tuple[_Walk, IntBlock]) -> BoolBlock:
+            return jnp.any(unfinished(state[0])) & (state[1] < most)
 
-        return jax.lax.while_loop(goes_on, lambda walk: _step(pull, log_ref, walk), walk)
+        def step(state: tuple[_Walk, IntBlock]) -> tuple[_Walk, IntBlock]:
+            return _step(pull, log_ref, state[0]), state[1] + 1
 
-    if size < 4 * width:
-        return to_the_end(pull, log_ref, walk, 0)
+        return jax.lax.while_loop(goes_on, step, (walk, jnp.zeros((), jnp.int32)))[0]
+
+    if not apart or size < 4 * width:
+        return together(pull, log_ref, walk, max_steps)
 
     def finish(walk: _Walk) -> _Walk:
         (at,) = jnp.nonzero(unfinished(walk), size=width, fill_value=size)  # surplus places: copies of the last case
@@ -234,14 +238,16 @@ def _walk_all(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int) -> 
             return jnp.take(x, at, axis=-1, mode="clip") if eqx.is_array(x) and x.shape[-1:] == (size,) else x
 
         few = jax.tree.map(taken, (pull, log_ref, walk))
-        ended = to_the_end(few[0], few[1], few[2]._replace(done=few[2].done | (at >= size)), 0)
+        ended = together(few[0], few[1], few[2]._replace(done=few[2].done | (at >= size)), max_steps)
         return jax.tree.map(lambda old, new: old.at[..., at].set(new, mode="drop"), walk, ended)
 
-    walk = to_the_end(pull, log_ref, walk, width)
-    return jax.lax.cond(jnp.any(unfinished(walk)), finish, lambda walk: walk, walk)
+    walk = together(pull, log_ref, walk, PATIENCE)
+    return jax.lax.while_loop(lambda walk: jnp.any(unfinished(walk)), finish, walk)
 
 
-def follow(pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_steps: int) -> Settled:
+def follow(
+    pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_steps: int, *, apart: bool = False
+) -> Settled:
     """The solution at share 1. `start`, logits near it, saves the path; where Newton fails from there, it is taken.
 
     How far the answer is off is not looked into: `error` is 1.
@@ -253,5 +259,5 @@ def follow(pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_step
     share = zero if start is None else zero + 1
     no = jnp.zeros(zero.shape, bool)
     walk = _Walk(begin, share, pull.init(), zero + FIRST_REACH, count, zero + jnp.inf, no, count)
-    walk = _walk_all(pull, log_ref, walk, max_steps)
+    walk = _walk_all(pull, log_ref, walk, max_steps, apart)
     return Settled(walk.logits, jnp.ones_like(zero), walk.count)

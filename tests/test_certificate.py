@@ -131,15 +131,16 @@ def test_data_that_the_policy_does_not_touch(rng, kappa):
 def test_slow_cases_are_finished_apart_and_come_out_the_same(rng):
     """A batch of 512 with cases that take long after most are done: each equals its answer in a batch of 16."""
     loops = attacks.draw(rng, 512, 3, "float64")
-    back = [jnp.asarray(np.moveaxis(x, 0, -1)) for x in loops]
+    loops = [jnp.asarray(x) for x in loops]
 
     @jax.jit
+    @jax.vmap
     def solve(P, alpha, beta, lam, pi_ref, pi_0):
         return solve_fixed_point(MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=pi_ref, pi_0=pi_0))
 
-    together = solve(*back)
+    together = solve(*loops)
     slow = np.argsort(-np.asarray(together.num_steps))[:16]
     assert int(together.num_steps[slow[0]]) > 24  # after that many the few left are taken apart
-    alone = solve(*[x[..., slow] for x in back])
+    alone = solve(*[x[slow] for x in loops])
     np.testing.assert_array_equal(alone.num_steps, together.num_steps[slow])
-    np.testing.assert_allclose(alone.policy, together.policy[:, slow], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(alone.policy, together.policy[slow], rtol=0, atol=1e-12)
