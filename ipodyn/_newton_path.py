@@ -57,8 +57,15 @@ class Pull(eqx.Module):
 
     @classmethod
     def of(
-        cls, response: AbstractResponse, rate: ScalarBlock, inside: Any, constant: BoolBlock, noise: ScalarBlock
+        cls,
+        response: AbstractResponse,
+        rate: ScalarBlock,
+        inside: Any,
+        constant: BoolBlock | None = None,
+        noise: ScalarBlock | None = None,
     ) -> "Pull":
+        constant = jnp.zeros(rate.shape, bool) if constant is None else constant
+        noise = jnp.zeros_like(rate) if noise is None else noise
         if isinstance(response, LinearResponse):
             response = LinearResponse(response.drive * rate[None], response.gain * rate[None, None])
             return cls(response, rate, inside, constant, noise, True)

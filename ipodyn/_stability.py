@@ -144,8 +144,7 @@ def tangent_jacobian(loop: MRS, policy: PolicyBlock) -> Float[Array, "K-1 K-1 *b
     """The Jacobian of one round at `policy`, in logits modulo constants, in the basis `tangent_basis`."""
     K = policy.shape[0]
     response = loop.round().response
-    ones = jnp.ones_like(loop.alpha)
-    pull = Pull.of(response, ones, jnp.ones(policy.shape, bool), loop.lam == 0, jnp.zeros_like(ones))
+    pull = Pull.of(response, jnp.ones_like(loop.alpha), jnp.ones(policy.shape, bool))
     _, slope, _ = pull.value_and_slope(policy, jax.lax.stop_gradient(pull.init()))
     Q = tangent_basis(K, policy.dtype)
     inner = jnp.einsum("ia,ij...,jb->ab...", Q, slope, Q, precision="highest")
