@@ -105,21 +105,28 @@ def ipo_scores(wins: PreferenceBlock) -> PolicyBlock:
     return solve(laplacian(counts) + unit[None, None] * projector, excess)
 
 
-def ridge_scores(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock | None = None) -> EmpiricalScore:
-    """Maximiser r of sum_ij W_ij log sigmoid(r_i - r_j) - ridge / 2 |r|^2, by damped Newton steps."""
+def _ridge_slope(score: PolicyBlock, wins: PreferenceBlock, ridge: ScalarBlock) -> PolicyBlock:
+    """The derivative in r of sum_ij W_ij log sigmoid(r_i - r_j) - ridge / 2 |r|^2."""
     counts = wins + jnp.swapaxes(wins, 0, 1)
+    rates = jax.nn.sigmoid(score[:, None] - score[None])
+    return jnp.sum(wins, axis=1) - jnp.sum(counts * rates, axis=1) - ridge[None] * score
+
+
+def _ridge_bend(score: PolicyBlock, wins: PreferenceBlock, ridge: ScalarBlock) -> PreferenceBlock:
+    """Minus the second derivative: the Laplacian of the slopes, plus the ridge."""
+    counts = wins + jnp.swapaxes(wins, 0, 1)
+    rates = jax.nn.sigmoid(score[:, None] - score[None])
+    ridges = _diagonal(jnp.broadcast_to(ridge[None], score.shape))
+    return laplacian(counts * rates * jnp.swapaxes(rates, 0, 1)) + ridges
+
+
+@jax.custom_jvp
+def _ridge_fit(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock) -> EmpiricalScore:
     eps = float(jnp.finfo(wins.dtype).eps)
-    batch = wins.shape[2:]
-    total = jnp.sum(wins, axis=1)
 
     def step(carry: tuple[PolicyBlock, BoolBlock, Array]) -> tuple[PolicyBlock, BoolBlock, Array]:
         score, done, count = carry
-        rates = jax.nn.sigmoid(score[:, None] - score[None])
-        slope = total - jnp.sum(counts * rates, axis=1) - ridge[None] * score
-        bend = laplacian(counts * rates * jnp.swapaxes(rates, 0, 1)) + _diagonal(
-            jnp.broadcast_to(ridge[None], score.shape)
-        )
-        move = solve(bend, slope)
+        move = solve(_ridge_bend(score, wins, ridge), _ridge_slope(score, wins, ridge))
         spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
         # Damping for generalised self-concordant losses, as in the population fit; the ridge is quadratic.
         damping = jnp.where(spread > 1e-3, jnp.log1p(spread) / jnp.where(spread > 1e-3, spread, 1.0), 1.0)
@@ -129,10 +136,29 @@ def ridge_scores(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock |
     def unfinished(carry: tuple[PolicyBlock, BoolBlock, Array]) -> Array:
         return jnp.any(~carry[1]) & (carry[2] < MAX_STEPS)
 
-    first = jnp.zeros_like(total) if guess is None else guess
-    begin = (first, jnp.zeros(batch, bool), jnp.zeros((), jnp.int32))
+    begin = (guess, jnp.zeros(wins.shape[2:], bool), jnp.zeros((), jnp.int32))
     score, done, _ = jax.lax.while_loop(unfinished, step, begin)
     return EmpiricalScore(score, done)
+
+
+@_ridge_fit.defjvp
+def _ridge_fit_jvp(primals, tangents):
+    """Implicit function theorem: bend dr = what the change of counts and ridge makes of the slope at fixed r."""
+    wins, ridge, guess = primals
+    found = _ridge_fit(wins, ridge, guess)
+    _, pushed = jax.jvp(lambda *at: _ridge_slope(found.score, *at), (wins, ridge), tuple(tangents[:2]))
+    dscore = solve(_ridge_bend(found.score, wins, ridge), pushed)
+    still = jnp.zeros(found.converged.shape, jax.dtypes.float0)
+    return found, EmpiricalScore(dscore, still)  # pyright: ignore[reportArgumentType]
+
+
+def ridge_scores(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock | None = None) -> EmpiricalScore:
+    """Maximiser r of sum_ij W_ij log sigmoid(r_i - r_j) - ridge / 2 |r|^2, by damped Newton steps.
+
+    Its derivative, by the implicit function theorem, is that in the counts and the ridge; `guess` changes nothing.
+    """
+    guess = jnp.zeros_like(jnp.sum(wins, axis=1)) if guess is None else guess
+    return _ridge_fit(wins, ridge, jax.lax.stop_gradient(guess))
 
 
 def check_ridge(objective: AbstractObjective, ridge: ScalarLike | None) -> None:

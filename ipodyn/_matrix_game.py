@@ -101,7 +101,7 @@ def newton_matrix(B: Payoff, diagonal: Policy, q: Rows) -> tuple[Float[Array, "K
     """`diag(diagonal)` + the Gram matrix of B with its q-weighted mean row taken off, and that centred B."""
     # Centred before squaring: the q of active rows grow without bound, and their common part must cancel exactly.
     centred = B - ((q @ B) / jnp.sum(q))[None]
-    weighted = centred * jnp.sqrt(q)[:, None]
+    weighted = centred * jnp.where(q > 0, jnp.sqrt(jnp.where(q > 0, q, 1.0)), 0.0)[:, None]
     return jnp.diag(diagonal) + weighted.T @ weighted, centred
 
 
@@ -121,10 +121,12 @@ class _System(NamedTuple):
         free = masks.columns.astype(B.dtype)
         pushed = jnp.where(masks.rows, r2 / at.s, 0.0)
         # dt has been eliminated: centred.T @ pushed is B.T @ pushed less its share.
-        rhs = jnp.where(masks.columns, r1 / at.x, 0.0) + centred.T @ pushed
+        rhs = jnp.where(masks.columns, r1 / jnp.where(masks.columns, at.x, 1.0), 0.0) + centred.T @ pushed
 
-        dx, level = factor.solve(jnp.stack([rhs * free, free], axis=1)).T
+        # Two solves, not one of both: the first alone is linear in r1 and r2, and so has a transpose.
+        dx, level = (factor.solve(side[:, None])[:, 0] for side in (rhs * free, free))
         dx = jnp.where(masks.columns, dx - (jnp.sum(dx) / jnp.sum(level * free)) * level, 0.0)
+        dx = jnp.where(jnp.sum(free) > 1, dx, 0.0)  # one response keeps all: here rounding would be all there is
         moved = B @ dx
         dt = (q @ moved - jnp.sum(pushed)) / jnp.sum(q)
         ds = jnp.where(masks.rows, moved - dt, 0.0)
@@ -136,7 +138,7 @@ class _System(NamedTuple):
 
 def _system(B: Payoff, masks: _Masks, at: _Point) -> _System:
     q = jnp.where(masks.rows, at.w / at.s, 0.0)
-    matrix, centred = newton_matrix(B, jnp.where(masks.columns, at.z / at.x, 1.0), q)
+    matrix, centred = newton_matrix(B, jnp.where(masks.columns, at.z, 1.0) / jnp.where(masks.columns, at.x, 1.0), q)
     free = masks.columns.astype(B.dtype)
     matrix = matrix * (free[:, None] * free[None, :]) + jnp.diag(1 - free)
     # x itself is a direction almost without curvature. It is not among those that keep the sum, so stiffen it.
@@ -235,16 +237,16 @@ def _solve(B: Payoff, masks: _Masks, smoothing: Scalar) -> tuple[Game, _Point]:
     return walk.best, walk.at
 
 
-@jax.custom_jvp
 def solve_game(B: Payoff, rows: Bool[Array, " M"], columns: Bool[Array, " K"], smoothing: Scalar) -> Game:
     """The game on the rows and columns of the masks (at least one each), at the point `smoothing` of the central path.
 
-    With `smoothing` 0 the gap is some roundings of the largest |B|. The derivative of `lower` and `upper` in B is
-    the envelope theorem's w x^T. That of the strategies is the derivative along the central path's equations with the
-    products x z and w s held: exact for `smoothing` > 0, and at 0 where the optimal strategies are unique.
+    With `smoothing` 0 the gap is some roundings of the largest |B|, and the derivative of `lower` and `upper` in B is
+    the envelope theorem's w x^T, that of the value of the game. That of the strategies is the derivative along the
+    central path's equations with the products x z and w s held: exact for `smoothing` > 0, and at 0 where the optimal
+    strategies are unique. Forward, backward, and of any order.
     """
     scale = _scale(B, rows, columns)
-    game, _ = _solve(B / scale, _Masks(rows, columns), smoothing / scale)
+    game, _ = _central(B / scale, rows, columns, smoothing / scale)
     return game._replace(lower=game.lower * scale, upper=game.upper * scale)
 
 
@@ -253,18 +255,34 @@ def _scale(B: Payoff, rows: Bool[Array, " M"], columns: Bool[Array, " K"]) -> Sc
     return jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))
 
 
-@solve_game.defjvp
-def _solve_game_jvp(primals, tangents):
+def _guarantee_slopes(game: Game, B: Payoff, dB: Payoff, move: _Move, masks: _Masks) -> tuple[Scalar, Scalar]:
+    """How the least of B x and the largest of B^T w move, each in the row or column where it is attained."""
+    p = jnp.argmin(jnp.where(masks.rows, B @ game.column, jnp.inf))
+    k = jnp.argmax(jnp.where(masks.columns, B.T @ game.row, -jnp.inf))
+    return (dB @ game.column + B @ move.x)[p], (dB.T @ game.row + B.T @ move.w)[k]
+
+
+@jax.custom_jvp
+def _central(B: Payoff, rows: Bool[Array, " M"], columns: Bool[Array, " K"], smoothing: Scalar) -> tuple[Game, _Point]:
+    """`_solve` as a function of its equations, to JAX too."""
+    return _solve(B, _Masks(rows, columns), smoothing)
+
+
+@_central.defjvp
+def _central_jvp(primals, tangents):
     B, rows, columns, smoothing = primals
     dB, _, _, dsmoothing = tangents
-    scale, masks = _scale(B, rows, columns), _Masks(rows, columns)
-    game, at = _solve(B / scale, masks, smoothing / scale)
-    at = jax.tree.map(jax.lax.stop_gradient, at)
-    change = game.row @ (dB @ game.column)
-    push = jnp.where(columns, dsmoothing / scale, 0.0)
-    r1 = at.x * (dB.T @ at.w) / scale + push
-    r2 = -at.w * (dB @ at.x) / scale + jnp.where(rows, dsmoothing / scale, 0.0)
-    move = _system(B / scale, masks, at).direction(r1, r2)
-    out = game._replace(lower=game.lower * scale, upper=game.upper * scale)
+    masks = _Masks(rows, columns)
+    game, at = _central(B, rows, columns, smoothing)  # not `_solve`: this rule is differentiated in turn
+    r1 = at.x * (dB.T @ at.w) + jnp.where(columns, dsmoothing, 0.0)
+    r2 = -at.w * (dB @ at.x) + jnp.where(rows, dsmoothing, 0.0)
+    move = _system(B, masks, at).direction(r1, r2)
+    # Optimal strategies: many rows and columns tie, and what both guarantee is the value. On the path: one of each.
+    value, (dlower, dupper) = game.row @ (dB @ game.column), _guarantee_slopes(game, B, dB, move, masks)
+    dlower, dupper = (jnp.where(smoothing > 0, slope, value) for slope in (dlower, dupper))
     steps = jnp.zeros(game.num_steps.shape, jax.dtypes.float0)
-    return out, Game(move.x, move.w, change, change, steps)  # pyright: ignore[reportArgumentType]
+    dgame = Game(move.x, move.w, dlower, dupper, steps)  # pyright: ignore[reportArgumentType]
+    # The slacks z = v - B^T w and s = B x - t move with B itself, too.
+    dz = move.z - jnp.where(columns, dB.T @ at.w, 0.0)
+    ds = move.s + jnp.where(rows, dB @ at.x, 0.0)
+    return (game, at), (dgame, _Point(move.x, move.w, dz, ds))

@@ -106,7 +106,7 @@ def design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar)
         floor, _, _, _ = carry
         game = solve_game(with_floor(coefficients, floor).reshape(K * K, K), rows, columns, smoothing)
         mu = floor + (1 - K * floor) * game.column
-        after = jnp.where(automatic, jax.lax.stop_gradient(default_floor(game.lower, uniform, K)), floor)
+        after = jnp.where(automatic, default_floor(game.lower, uniform, K), floor)
         return (after, mu, game.row.reshape(K, K), game.lower), floor
 
     # Twice the same programme, compiled once: without a floor, then with the floor that this margin allows.
@@ -117,10 +117,12 @@ def design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar)
     mu = jnp.where(none, 1 / K, mu)
     weights = jnp.where(none, 0.0, weights)
     found = conclude(mu, weights, coefficients, pairs, floor)
-    # The value of `margin` is that of `mu`; its derivative is that of the game's value, by the envelope theorem.
+    # Without smoothing both are the game's value, up to rounding; many pairs tie there, and the derivative is that of
+    # the value, by the envelope theorem. On the central path each is differentiated as what it is.
     slope = jnp.where(none, 0.0, value - jax.lax.stop_gradient(value))
-    fixed = jax.lax.stop_gradient((found.margin, found.bound))
-    return eqx.tree_at(lambda s: (s.margin, s.bound), found, (fixed[0] + slope, fixed[1] + slope))
+    optimal = [jax.lax.stop_gradient(bound) + slope for bound in (found.margin, found.bound)]
+    both = [jnp.where(smoothing > 0, x, y) for x, y in zip((found.margin, found.bound), optimal, strict=True)]
+    return eqx.tree_at(lambda s: (s.margin, s.bound), found, tuple(both))
 
 
 def host_value(x: ScalarLike) -> float | None:

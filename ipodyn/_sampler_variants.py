@@ -35,13 +35,28 @@ def _game(coefficients: Excess, pairs: Pairs, columns: Bool[Array, " K"]) -> Gam
     return solve_game(coefficients.reshape(K * K, K), rows, columns, jnp.zeros((), coefficients.dtype))
 
 
-def _finished(mu: Policy, game: Game, otherwise: Policy, coefficients: Excess, pairs: Pairs) -> Sampler:
-    """`mu` where the criterion can be met; else the least violating; `otherwise` where nothing is asked."""
+def _with_slope(x: Scalar, of: Scalar) -> Scalar:
+    """`x` with the derivative of `of`."""
+    return jax.lax.stop_gradient(x) + of - jax.lax.stop_gradient(of)
+
+
+def _finished(
+    mu: Policy, game: Game, otherwise: Policy, coefficients: Excess, pairs: Pairs, value: Scalar | None = None
+) -> Sampler:
+    """`mu` where the criterion can be met; else the least violating; `otherwise` where nothing is asked.
+
+    The bound is the value of `game`, and `value` that of the game of which `mu` is an optimal strategy, if it is: pairs
+    tie there, and the derivatives are those of the values.
+    """
     K, none = pairs.shape[0], ~jnp.any(pairs)
     feasible = conclude(game.column, game.row.reshape(K, K), coefficients, pairs, jnp.zeros((), mu.dtype)).feasible
     mu = jnp.where(none, otherwise, jnp.where(feasible, mu, game.column))
     weights = jnp.where(none, 0.0, game.row.reshape(K, K))
-    return conclude(mu, weights, coefficients, pairs, jnp.zeros((), mu.dtype))
+    found = conclude(mu, weights, coefficients, pairs, jnp.zeros((), mu.dtype))
+    met = found.margin if value is None else jnp.where(none, found.margin, _with_slope(found.margin, value))
+    margin = jnp.where(none | feasible, met, _with_slope(found.margin, game.lower))
+    bound = jnp.where(none, found.bound, _with_slope(found.bound, game.upper))
+    return eqx.tree_at(lambda s: (s.margin, s.bound), found, (margin, bound))
 
 
 @jax.jit
@@ -58,7 +73,7 @@ def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
         sizes = jnp.sum(supports, axis=1).astype(P.dtype)
         # Among the smallest the one with the largest margin, which adds less than one response.
         key = jnp.where(enough, sizes - 0.5 * games.lower / jnp.where(full.lower > 0, full.lower, 1.0), jnp.inf)
-        mu = games.column[jnp.argmin(key)]
+        mu, value = games.column[jnp.argmin(key)], games.lower[jnp.argmin(key)]
     else:
         full = _game(coefficients, pairs, everything)
 
@@ -71,8 +86,9 @@ def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
             return jnp.where(lower[best] >= share * full.lower, fewer[best], columns), None
 
         columns, _ = jax.lax.scan(drop, everything, None, length=K - 1)
-        mu = _game(coefficients, pairs, columns).column
-    return _finished(mu, full, jnp.full(K, 1 / K, P.dtype), coefficients, pairs)
+        chosen = _game(coefficients, pairs, columns)
+        mu, value = chosen.column, chosen.lower
+    return _finished(mu, full, jnp.full(K, 1 / K, P.dtype), coefficients, pairs, value)
 
 
 def sparsest_sampler(
@@ -117,20 +133,37 @@ class _Dual(NamedTuple):
     def value(self, y: Rows) -> Scalar:
         return self.margin * jnp.sum(y) - jax.nn.logsumexp(self.logits(y))
 
+    def slack(self, y: Rows) -> Rows:
+        return self.B @ jax.nn.softmax(self.logits(y)) - self.margin
+
+    def spread(self, y: Rows) -> Float[Array, "M K"]:
+        """A root of the slope of the slack: spread @ spread.T = B S B^T, S = diag(x) - x x^T."""
+        x = jax.nn.softmax(self.logits(y))
+        root = jnp.sqrt(x)
+        return self.B * root[None] - (self.B @ x)[:, None] * root[None]
+
     def step(self, y: Rows, tau: Scalar) -> tuple[Rows, Scalar]:
         """Newton's direction for the value plus tau sum(log y), and its decrement."""
-        x = jax.nn.softmax(self.logits(y))
-        surplus = self.B @ x - self.margin
+        surplus, spread = self.slack(y), self.spread(y)
         y = jnp.where(self.rows, y, 1.0)
-        root = jnp.sqrt(x)
-        spread = self.B * root[None] - (self.B @ x)[:, None] * root[None]
         gradient = jnp.where(self.rows, tau / y - surplus, 0.0)
         D = tau / y**2
         scaled = jnp.where(self.rows, 1 / D, 0.0)
-        inner = jnp.eye(x.shape[0], dtype=x.dtype) + (spread * scaled[:, None]).T @ spread
+        inner = jnp.eye(spread.shape[1], dtype=y.dtype) + (spread * scaled[:, None]).T @ spread
         first = scaled * gradient
         dy = first - scaled * (spread @ factored(inner).solve((spread.T @ first)[:, None])[:, 0])
         return dy, jnp.sum(gradient * dy)
+
+    def follow(self, y: Rows, change: Rows) -> Rows:
+        """How y moves on the central path as the slack s changes by `change` at fixed y: y ds + s dy = 0.
+
+        Without dividing by the products y s, which have almost vanished: held constraints get y B S B^T dy = -y change,
+        free ones dy = 0.
+        """
+        s, spread = jnp.maximum(self.slack(y), 0.0), self.spread(y)
+        size = jnp.where(self.rows, s + y, 1.0)  # every row of order 1
+        free, held = (jnp.where(self.rows, part / size, at) for part, at in ((s, 1.0), (y, 0.0)))
+        return jnp.linalg.solve(jnp.diag(free) + held[:, None] * (spread @ spread.T), -held * change)
 
     def solve(self) -> tuple[Rows, Scalar]:
         """y on the central path, and its tau; a fixed number of steps."""
@@ -154,6 +187,25 @@ class _Dual(NamedTuple):
         return jax.lax.scan(move, start, None, length=STEPS)[0]
 
 
+@jax.custom_jvp
+def _central(B: Float[Array, "M K"], rows: Bool[Array, " M"], near: Policy, margin: Scalar) -> Rows:
+    """The multipliers y >= 0 of `_Dual`, as a function of its equations to JAX too."""
+    dual = _Dual(B, rows, near, margin)
+    y, tau = dual.solve()
+    last = y + dual.step(y, tau)[0]
+    return jnp.where(jnp.all(last >= 0) & jnp.all(jnp.isfinite(last)), last, jnp.maximum(y, 0.0))
+
+
+@_central.defjvp
+def _central_jvp(primals, tangents):
+    """Along the central path with the products y s held: s dy + y ds = 0, s the slack."""
+    B, rows, near, margin = primals
+    dB, _, dnear, dmargin = tangents
+    y = _central(*primals)
+    change = jax.jvp(lambda *at: _Dual(at[0], rows, *at[1:]).slack(y), (B, near, margin), (dB, dnear, dmargin))[1]
+    return y, _Dual(*primals).follow(y, change)
+
+
 @jax.jit
 def _closest(P: Preference, pairs: Pairs, near: Policy, share: Scalar) -> tuple[Sampler, Scalar]:
     K = P.shape[0]
@@ -164,17 +216,14 @@ def _closest(P: Preference, pairs: Pairs, near: Policy, share: Scalar) -> tuple[
     value = jnp.where(feasible, game.lower, 1.0)
     # Where there is nothing to ask the same programme runs, with margins that hold everywhere.
     dual = _Dual(B, rows | ~feasible, near, jnp.where(feasible, share * value, -2.0))
-    y, tau = jax.lax.stop_gradient(jax.tree.map(jax.lax.stop_gradient, dual).solve())
-    # At the solution one more step is 0, and its derivative that of the solution.
-    y = y + dual.step(y, tau)[0]
-    y = jnp.where(jnp.all(y >= 0) & jnp.all(jnp.isfinite(y)), y, jax.lax.stop_gradient(jnp.maximum(y, 0.0)))
+    y = _central(*dual)
     x = jax.nn.softmax(dual.logits(y))
     mu = jnp.where(feasible, x, near)
     # Weak duality: for every y >= 0 no admissible distribution is closer than this.
     # A point just outside may seem closer than that: how far outside it is counts as well.
     short = dual.margin - jnp.min(jnp.where(rows, B @ x, jnp.inf))
     gap = jnp.where(feasible, jnp.maximum(jnp.abs(kl_divergence(x, near) - dual.value(y)), short), 0.0)
-    return _finished(mu, game, near, coefficients, pairs), gap
+    return _finished(mu, game, near, coefficients, pairs), jax.lax.stop_gradient(gap)
 
 
 class ClosestSampler(eqx.Module):
