@@ -1,7 +1,8 @@
 """One-shot optima by gradient descent on the logits, the way a trainer finds them."""
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from ._objectives import AbstractObjective, Optimum
 from ._results import RESULTS, choose, throw_unless_successful
 from ._simplex import centred, log_policy, softmax
-from ._types import Logits, Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+from ._types import IntBlock, Logits, Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
 
 if TYPE_CHECKING:
     import optax
@@ -52,6 +53,10 @@ def gradient_optimum(
       dtype (at least 1e-12), times 1 + beta.
     - `max_steps`: gradient steps before `RESULTS.max_steps_reached`.
 
+    The derivative in P, mu, pi_ref and beta (and in arrays of the objective) is that of the optimum, by the implicit
+    function theorem, not that of the steps: it does not depend on the optimiser or where it starts. A response with
+    mu = 0 has none in its mu: the optimum jumps as it is first sampled.
+
     Returns an `Optimum`: `.policy` (NaN where no optimum exists), `.result`, `.residual` (how far the logits are from
     stationarity: exactly their distance from the optimum for IPO), `.num_steps`.
 
@@ -75,33 +80,48 @@ def gradient_optimum(
     return eqx.tree_at(lambda o: o.policy, found, throw_unless_successful(found.policy, found.result))
 
 
-@eqx.filter_jit
-def _descend(
-    objective: AbstractObjective,
-    P: Preference,
-    mu: Policy,
-    pi_ref: Policy,
-    beta: Scalar,
-    optimiser: "optax.GradientTransformation",
+class _Descent(NamedTuple):
+    """What the descent found: score-like coordinates r of the optimum, the last residual, and the steps."""
+
+    score: Logits
+    residual: Scalar
+    num_steps: IntBlock
+
+
+def _scale(mu: Policy) -> Policy:
+    """1 / sqrt(mu), 0 where nothing is sampled."""
+    return jnp.where(mu > 0, 1 / jnp.sqrt(jnp.where(mu > 0, mu, 1.0)), 0.0)
+
+
+def _scaled_loss(
+    objective: AbstractObjective, P: Preference, mu: Policy, pi_ref: Policy, beta: Scalar
+) -> Callable[[Logits], Scalar]:
+    """The loss at logits log pi_ref + beta r, over twice its curvature in the margin (in units of beta)."""
+    curvature = beta**2 * jax.grad(jax.grad(objective.pair_losses))(jnp.zeros((), P.dtype), beta)
+    log_ref = log_policy(pi_ref)
+    return lambda score: objective.loss(log_ref + beta * score, P, mu, pi_ref, beta=beta) / (2 * curvature)
+
+
+@eqx.filter_custom_jvp
+def _descent(
+    problem: tuple[AbstractObjective, Preference, Policy, Policy, Scalar],
     start: Logits,
     bound: Scalar,
+    *,
+    optimiser: "optax.GradientTransformation",
     max_steps: int,
-) -> Optimum:
+) -> _Descent:
     import optax
 
     solver = optax.with_extra_args_support(optimiser)
-    sampled = mu > 0
-    scale = jnp.where(sampled, 1 / jnp.sqrt(jnp.where(sampled, mu, 1.0)), 0.0)
-    log_ref = log_policy(pi_ref)
-    zero = jnp.zeros((), P.dtype)
-    curvature = beta**2 * jax.grad(jax.grad(objective.pair_losses))(zero, beta)
+    scale, beta, scaled = _scale(problem[2]), problem[4], _scaled_loss(*problem)
 
-    def loss(y: Logits) -> Float[Array, ""]:
-        return objective.loss(log_ref + beta * scale * y, P, mu, pi_ref, beta=beta) / (2 * curvature)
+    def loss(y: Logits) -> Scalar:
+        return scaled(scale * y)
 
     value_and_grad = jax.value_and_grad(loss)
 
-    def residual(gradient: Logits) -> Float[Array, ""]:
+    def residual(gradient: Logits) -> Scalar:
         return beta * jnp.max(jnp.abs(gradient * scale))
 
     def unfinished(carry: tuple[Any, ...]) -> Bool[Array, ""]:
@@ -121,12 +141,50 @@ def _descend(
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         carry = (start, solver.init(start), value, gradient, jnp.zeros((), jnp.int32))
         y, _, _, gradient, count = jax.lax.while_loop(unfinished, step, carry)
-    size = residual(gradient)
-    policy = softmax(log_ref + beta * centred(scale * y))
+    return _Descent(centred(scale * y), residual(gradient), count)
+
+
+@_descent.def_jvp
+def _descent_jvp(primals, tangents, *, optimiser, max_steps):
+    """Implicit function theorem on the stationarity of the loss, whatever the optimiser: H dr = -d(gradient)."""
+    problem, start, bound = primals
+    found = _descent(problem, start, bound, optimiser=optimiser, max_steps=max_steps)
+    _, P, mu, pi_ref, _ = problem
+
+    def gradient(problem: Any) -> Logits:
+        return jax.grad(_scaled_loss(*problem))(found.score)
+
+    _, pushed = eqx.filter_jvp(gradient, (problem,), (tangents[0],))
+    # In the coordinates of the descent, where H has size 1; the gauge and responses without a gradient stand still.
+    scale, moves = _scale(mu), (mu > 0) & (pi_ref > 0)
+    gauge = jnp.where(moves, jnp.sqrt(mu), 0.0)
+    H = jax.hessian(_scaled_loss(*problem))(found.score) * scale[:, None] * scale[None]
+    H = H + gauge[:, None] * gauge[None] + jnp.diag(jnp.where(moves, 0.0, 1.0).astype(P.dtype))
+    change = -scale * jnp.linalg.solve(H, jnp.where(moves, scale * pushed, 0.0))
+    return found, _Descent(centred(change), jnp.zeros_like(found.residual), None)  # pyright: ignore[reportArgumentType]
+
+
+@eqx.filter_jit
+def _descend(
+    objective: AbstractObjective,
+    P: Preference,
+    mu: Policy,
+    pi_ref: Policy,
+    beta: Scalar,
+    optimiser: "optax.GradientTransformation",
+    start: Logits,
+    bound: Scalar,
+    max_steps: int,
+) -> Optimum:
+    start, bound = jax.lax.stop_gradient((start, bound))
+    problem = (objective, P, mu, pi_ref, beta)
+    found = _descent(problem, start, bound, optimiser=optimiser, max_steps=max_steps)
+    size = found.residual
+    policy = softmax(log_policy(pi_ref) + beta * found.score)
     result = choose(size <= bound, RESULTS.successful, RESULTS.max_steps_reached)
     result = choose(jnp.isfinite(size), result, RESULTS.lost_finiteness)
     # Towards an optimum at infinity gradients vanish, too: only the objective can tell.
     exists = objective.solve_score(P, mu).result != RESULTS.diverging_scores
     result = choose(exists, result, RESULTS.diverging_scores)
     policy = jnp.where(exists & jnp.isfinite(size), policy, jnp.nan)
-    return Optimum(policy, result, size, count)
+    return Optimum(policy, result, size, found.num_steps)
