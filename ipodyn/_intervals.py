@@ -1,11 +1,13 @@
 """Preference matrices known by their counts: simultaneous intervals, and samplers for the worst case inside them."""
 
+import functools
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ._sampler import (
@@ -39,6 +41,7 @@ class PreferenceIntervals(eqx.Module):
 
 
 @jax.jit
+@jax.custom_jvp
 def _clopper_pearson(wins: Preference, losses: Preference, tail: Float[Array, ""]) -> Preference:
     """The lower limit: p with Pr(at least that many wins | p) = tail, by bisection; 0 where there is no win."""
 
@@ -50,6 +53,22 @@ def _clopper_pearson(wins: Preference, losses: Preference, tail: Float[Array, ""
 
     low, _ = jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(wins), jnp.ones_like(wins)))
     return jnp.where(wins > 0, low, 0.0)
+
+
+@functools.partial(_clopper_pearson.__wrapped__.defjvp, symbolic_zeros=True)
+def _clopper_pearson_jvp(primals, tangents):
+    """Implicit function theorem: dp = dtail / density of the beta distribution at p; none in the counts."""
+    wins, losses, tail = primals
+    if not all(isinstance(change, SymbolicZero) for change in tangents[:2]):
+        raise ValueError(
+            "`wins` has no derivative: Clopper-Pearson limits are defined for whole numbers. Differentiate in "
+            "`confidence`, or in `lower` and `upper` themselves."
+        )
+    low = _clopper_pearson(wins, losses, tail)
+    known = (low > 0) & (low < 1)
+    p, a, b = jnp.where(known, low, 0.5), jnp.maximum(wins, 1.0), losses + 1
+    log_density = (a - 1) * jnp.log(p) + (b - 1) * jnp.log1p(-p) - jax.scipy.special.betaln(a, b)
+    return low, jnp.where(known, tangents[2] * jnp.exp(-log_density), 0.0)
 
 
 def preference_intervals(
@@ -65,7 +84,8 @@ def preference_intervals(
     - `confidence`: in (0, 1). - `simultaneous`: that of all pairs together, a = (1 - confidence) / (K (K - 1) / 2) by
       Bonferroni; False for each pair by itself.
 
-    Returns a `PreferenceIntervals`; a pair never compared has the interval [0, 1] and the estimate 1/2.
+    Returns a `PreferenceIntervals`; a pair never compared has the interval [0, 1] and the estimate 1/2. The limits are
+    differentiable in `confidence`; differentiating them in `wins`, whole numbers, raises `ValueError`.
 
     Source: Clopper and Pearson, Biometrika 26 (1934).
 
@@ -143,6 +163,7 @@ def robust_sampler(
     *,
     floor: ScalarLike | None = None,
     method: Literal["jax", "highs"] = "jax",
+    smoothing: ScalarLike = 0.0,
     throw: bool = True,
 ) -> Sampler:
     r"""The sampling distribution with the largest margin in the worst case over all P with `lower` <= P <= `upper`.
@@ -154,8 +175,8 @@ def robust_sampler(
     positive `margin` therefore certifies the criterion for P at the confidence with which P is in the box.
 
     - `lower`, `upper`: shape (K, K), of `preference_intervals`; lower + upper.T = 1, diagonals 1/2.
-    - `criterion`, `floor`, `method`, `throw`: as in `design_sampler`; "smith" for K <= 10. `vacuous` means that no
-      matrix of the box has a pair to put in order.
+    - `criterion`, `floor`, `method`, `smoothing`, `throw`: as in `design_sampler`; "smith" for K <= 10. `vacuous`
+      means that no matrix of the box has a pair to put in order.
 
     Returns a `Sampler` whose `margin`, `bound` and `certificate` speak of the worst case; `RESULTS.unattainable` says
     that these intervals certify no sampler, not that there is none for P: compare more.
@@ -168,4 +189,4 @@ def robust_sampler(
     lower, upper = as_float(lower), as_float(upper, lower)
     wanted = requested_floor(floor, lower)
     coefficients, pairs = robust_excess(lower, upper, criterion)
-    return design_by(method, coefficients, pairs, wanted, jnp.zeros_like(wanted), throw=throw)
+    return design_by(method, coefficients, pairs, wanted, as_float(smoothing, lower), throw=throw)

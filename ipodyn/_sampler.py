@@ -14,7 +14,7 @@ from ._matrix_game import solve_game
 from ._results import RESULTS, choose, throw_unless_successful
 from ._sampler_lp import highs_game
 from ._structure import _matrix, condorcet_winner, smith_set
-from ._types import Policy, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+from ._types import Policy, Preference, PreferenceLike, Scalar, ScalarBlock, ScalarLike, as_float
 
 Criterion = Literal["condorcet", "smith", "order"]
 CRITERIA = ("condorcet", "smith", "order")
@@ -33,6 +33,7 @@ class Sampler(eqx.Module):
       probability; computed from `mu`, so true whatever the solver did. +inf where it names none.
     - `feasible` (): whether the margin is positive beyond rounding. - `vacuous` (): the criterion names no pair.
     - `bound` (): no distribution with this `floor` has a larger margin. - `floor` (): the least mass of a response.
+    - `gap` (): `bound` - `margin`, all that `mu` can fall short of the best.
     - `certificate` (K, K): weights w >= 0 on the pairs (i above j), of sum 1, which prove the bound: it is the largest
       \\(\\sum_{ij} w_{ij} ((P\\mu)_i - (P\\mu)_j)\\) over those distributions. Where that is not positive none of them
       meets the criterion; without a floor, \\(\\sum_{ij} w_{ij} (P_{ik} - P_{jk}) \\le 0\\) for every k.
@@ -47,6 +48,12 @@ class Sampler(eqx.Module):
     floor: Scalar
     certificate: Float[Array, "K K"]
     result: RESULTS
+
+    @property
+    def gap(self) -> ScalarBlock:
+        """How much larger the margin of the best distribution can be: some roundings in float64, up to about 1e-3 of
+        the largest score difference in float32, 0 where the criterion names no pair."""
+        return jnp.where(self.vacuous, 0.0, self.bound - jnp.where(self.vacuous, 0.0, self.margin))
 
 
 def criterion_pairs(P: Preference, criterion: str) -> Pairs:
@@ -213,9 +220,11 @@ def design_sampler(
     - `smoothing`: in probability; at tau > 0 `mu` is the point of the central path where each complementarity product
       is tau: unique and smooth in P, within K^2 tau of the best margin. For "jax".
 
-    Derivatives in P: of `margin` and `bound` by the envelope theorem, \(w\,\mu^\top\) (the default floor held fixed);
-    of `mu` by implicit differentiation of the central path, exact for `smoothing` > 0, and at 0 where the optimum is
-    unique and stays so (elsewhere `mu` jumps, and no derivative means anything).
+    Derivatives in P, `floor` and `smoothing`, forward and backward: with `smoothing` > 0 exact for everything returned
+    and of any order, by implicit differentiation of the central path. At 0 first derivatives alone: those of `margin`
+    and `bound`, by the envelope theorem \(w\,\mu^\top\); those of `mu` and `certificate` only where the optimum is
+    unique and stays so. Often it is not (a single pair that decides leaves its two responses interchangeable): then
+    `mu` jumps, it has no derivative, and what comes out means nothing.
 
     Returns a `Sampler`. Raises where `result` is not successful, unless `throw` is False: `RESULTS.unattainable` with
     a certificate, `RESULTS.undecided` where the best margin is too near 0 for the dtype (about 4e-11, or 2e-5 in

@@ -102,6 +102,9 @@ def sparsest_sampler(
 
     - `P`, `criterion`, `throw`: as in `design_sampler`. - `share`: of the best margin to keep, in (0, 1).
 
+    Derivatives in P are those of `margin` and `bound`, while the support stays; `mu` has one where it is the only
+    optimum on its support.
+
     Returns a `Sampler` without full support: the scores \(P\mu\) and the game form of IPO remain defined, the
     regression form says nothing of responses never drawn. `bound` and `certificate` are those of the best margin.
     Vacuous criteria give the uniform distribution.
@@ -255,9 +258,11 @@ def closest_sampler(
     - `share`: in (0, 1). At 1 the margin is the best and nothing is left to choose; near it the support is nearly lost.
 
     Returns a `ClosestSampler` with a certified duality gap. Its sampler has full support, and its `bound` is the best
-    margin. Vacuous criteria give `near`. Derivatives of this `mu` are rough (wrong by 2e-3 where measured): for them
-    use `design_sampler` with `smoothing`. Raises `RESULTS.max_steps_reached` where the gap is above
-    eps^0.5 (1.5e-8, or 3.5e-4 in float32), and else as `design_sampler`.
+    margin. Vacuous criteria give `near`. Raises `RESULTS.max_steps_reached` where the gap is above eps^0.5 (1.5e-8, or
+    3.5e-4 in float32), and else as `design_sampler`.
+
+    Derivatives in P, `near` and `share`, by the implicit function theorem on the optimality conditions, wherever the
+    same constraints stay active (elsewhere `mu` has a kink, and they are one side's); those of `gap` are 0.
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)

@@ -119,3 +119,45 @@ def test_covariance_of_many_matrices(name):
     assert (np.abs(ratio - 1) < 0.1)[often].all(), ratio
     if name == "ipo":  # its equations are linear: the prediction holds with fewer comparisons too
         assert (np.abs(ratio - 1) < 0.1).all(), ratio
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_noise_of_two_responses_in_closed_form(name):
+    """n comparisons of a pair drawn with chance w = 2 mu (1 - mu): its score has variance p q / (n w) for IPO, where
+    the score is the share of wins, and 1 / (n w p q) for DPO, where it is that share's log-odds."""
+    p, lam, alpha, beta, n = 0.8, 0.6, 0.3, 1.7, 500
+    pi_0 = np.array([0.3, 0.7])
+    loop = ipodyn.MRS(
+        ipodyn.problems.two_responses(p), alpha=alpha, beta=beta, lam=lam, pi_0=pi_0, objective=OBJECTIVES[name][0]
+    )
+    star = np.asarray(ipodyn.fixed_point(loop).policy)
+    found = ipodyn.stationary_covariance(loop, star, num_pairs=n)
+    mu = lam * star + (1 - lam) * pi_0
+    w = 2 * mu[0] * mu[1]
+    expected = beta**2 / (n * w) * (p * (1 - p) if name == "ipo" else 1 / (p * (1 - p)))
+    apart = np.array([1.0, -1.0])
+    np.testing.assert_allclose(apart @ found.noise @ apart, expected, rtol=1e-10)
+    # One direction, in which a round multiplies by alpha: two scores do not depend on how the pair is sampled.
+    np.testing.assert_allclose(apart @ found.logits @ apart, expected / (1 - alpha**2), rtol=1e-10)
+
+
+def test_noise_of_a_fit_that_misses(rng):
+    """K = 3, not Bradley-Terry: the sandwich of DPO's noise by a sum over labelled pairs, one after the other."""
+    P = complementary(rng.uniform(0.2, 0.8, (3, 3)))
+    pi_ref, pi_0 = rng.dirichlet(np.full(3, 5.0), 2)
+    loop = ipodyn.MRS(P, alpha=0.2, beta=0.7, lam=0.5, pi_ref=pi_ref, pi_0=pi_0, objective=ipodyn.DPO())
+    star = np.asarray(ipodyn.fixed_point(loop).policy)
+    mu = 0.5 * star + 0.5 * pi_0
+    score = np.asarray(ipodyn.DPO().score(P, mu))
+    H, M = np.zeros((3, 3)), np.zeros((3, 3))
+    for winner in range(3):
+        for loser in range(3):
+            if winner != loser:
+                chance = 2 * mu[winner] * mu[loser] * P[winner, loser]
+                x = np.eye(3)[winner] - np.eye(3)[loser]
+                upset = 1 / (1 + np.exp(x @ score))
+                H += chance * upset * (1 - upset) * np.outer(x, x)
+                M += chance * upset**2 * np.outer(x, x)
+    inverse = np.linalg.pinv(H)
+    found = ipodyn.stationary_covariance(loop, star, num_pairs=50)
+    np.testing.assert_allclose(found.noise, 0.7**2 / 50 * inverse @ M @ inverse, rtol=1e-9)

@@ -208,3 +208,17 @@ def test_nothing_is_nan_at_faces_and_extremes_in_float32(objective, dtype=jnp.fl
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"`P` has shape \(3, 3\).*shape \(2,\)"):
         ipodyn._objectives._prepare(jnp.full((3, 3), 0.5), jnp.full(2, 0.5))
+
+
+@pytest.mark.parametrize("objective", [ipodyn.IPO(), ipodyn.DPO()], ids=["ipo", "dpo"])
+def test_pairs_with_an_excluded_response_weigh_nothing(objective):
+    """The loss is the sum over the pairs that the reference allows, however often the excluded one is sampled."""
+    P = np.array([[0.5, 0.6, 0.9], [0.4, 0.5, 0.7], [0.1, 0.3, 0.5]])
+    pi_ref, mu, z, beta = np.array([0.6, 0.4, 0.0]), np.array([0.2, 0.3, 0.5]), np.array([0.3, -0.2, 1.7]), 1.3
+    h = z[:2] - np.log(pi_ref[:2])
+    margin = h[:, None] - h[None, :]
+    losses = (margin - beta / 2) ** 2 if isinstance(objective, ipodyn.IPO) else np.log1p(np.exp(-margin / beta))
+    expected = 2 * (mu[:2, None] * mu[None, :2] * P[:2, :2] * losses).sum()
+    found, gradient = jax.value_and_grad(lambda z: objective.loss(z, P, mu, pi_ref, beta=beta))(jnp.asarray(z))
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert gradient[2] == 0

@@ -9,7 +9,7 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn._sampler import criterion_pairs, design, excess
+from ipodyn._sampler import conclude, criterion_pairs, design, excess
 from ipodyn._sampler_lp import highs_game
 
 K, BATCH, CHUNK = 5, 500, 500
@@ -228,3 +228,29 @@ def test_other_sizes(rng, K):
                 value = (game @ column)[pairs[m].ravel()].min()
                 assert abs(found.margin[m] - value) < 1e-6
                 assert (value > 1e-13) == ok[m]
+
+
+def test_a_margin_of_roundings_meets_nothing(rng):
+    """In a cycle of three every order fails: the best margin is 0, where all scores tie, and rounding may lift it."""
+    strength = rng.uniform(0.01, 0.5, (400, 3))
+    lifted = 0
+    for a, b, c in strength:
+        A = np.array([[0, a, -c], [-a, 0, b], [c, -b, 0]])
+        P, mu = jnp.asarray(0.5 + A), jnp.asarray(np.array([b, c, a]) / (a + b + c))  # A mu = 0
+        pairs = P > P.T
+        found = conclude(mu, pairs.astype(float) / 3, excess(P, P), pairs, jnp.zeros(()))
+        lifted += int(found.margin > 0)
+        assert not found.feasible and not bool(found.result == ipodyn.RESULTS.successful)
+    assert lifted > 0
+
+
+@pytest.mark.parametrize("K", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_single_precision_says_what_it_falls_short(rng, K):
+    """The best margin, known in float64, is at most `gap` above the one found in float32, rounding aside."""
+    P = with_winner(instances(rng, 500, K), rng).astype(np.float32)
+    pairs = pairs_of(P, 0)
+    single, exact = solved(P, pairs, np.float32(0.0))[0], solved(P.astype(float), pairs, 0.0)[0]
+    short = exact.margin - single.margin
+    rounding = 8 * K * np.finfo(np.float32).eps
+    assert (short <= single.gap + rounding).all()
+    assert (single.gap >= -rounding).all() and single.gap.max() < 2e-3 and np.median(single.gap) < 1e-5

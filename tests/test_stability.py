@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loops import loop_of, random_loops
-from preferences import random_P
+from preferences import complementary, random_P
 from scipy.linalg import null_space
 
 import ipodyn
@@ -260,3 +260,13 @@ def test_blocks_and_float32(rng):
     assert rough.radius.dtype == jnp.float32 and rough.eigenvalues.dtype == jnp.complex64
     # Rounded inputs, 6e-8, times beta * omega and the sensitivity of the fixed point, up to kappa = 200.
     np.testing.assert_allclose(rough.radius, exact.radius, rtol=2e-5, atol=2e-5)
+
+
+def test_omega_of_dpo_is_per_unit_of_signal(rng):
+    """omega is the largest imaginary part over beta * lam, lam < 1 included."""
+    P = complementary(rng.uniform(0.2, 0.8, (3, 3)))
+    loop = ipodyn.MRS(P, alpha=0.3, beta=2.5, lam=0.4, objective=ipodyn.DPO())
+    found = ipodyn.stability(loop, ipodyn.fixed_point(loop).policy)
+    turning = np.abs(np.imag(found.eigenvalues)).max()
+    assert turning > 1e-3
+    np.testing.assert_allclose(found.omega, turning / (2.5 * 0.4), rtol=1e-12)
