@@ -6,7 +6,6 @@ directions and policies along the simplex.
 """
 
 import inspect
-import math
 import types
 
 import jax
