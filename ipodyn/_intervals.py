@@ -40,7 +40,6 @@ class PreferenceIntervals(eqx.Module):
     confidence: Float[Array, ""]
 
 
-@jax.jit
 @jax.custom_jvp
 def _clopper_pearson(wins: Preference, losses: Preference, tail: Float[Array, ""]) -> Preference:
     """The lower limit: p with Pr(at least that many wins | p) = tail, by bisection; 0 where there is no win."""
@@ -55,7 +54,7 @@ def _clopper_pearson(wins: Preference, losses: Preference, tail: Float[Array, ""
     return jnp.where(wins > 0, low, 0.0)
 
 
-@functools.partial(_clopper_pearson.__wrapped__.defjvp, symbolic_zeros=True)
+@functools.partial(_clopper_pearson.defjvp, symbolic_zeros=True)
 def _clopper_pearson_jvp(primals, tangents):
     """Implicit function theorem: dp = dtail / density of the beta distribution at p; none in the counts."""
     wins, losses, tail = primals
@@ -103,10 +102,13 @@ def preference_intervals(
     apart = ~np.eye(K, dtype=bool)
     wins = jnp.where(apart, wins, 0.0)
     tail = (1 - confidence) / 2 / (K * (K - 1) / 2 if simultaneous else 1)
-    lower = jnp.where(apart, _clopper_pearson(wins, wins.T, tail), 0.5)
+    lower = jnp.where(apart, _limits(wins, wins.T, tail), 0.5)
     total = wins + wins.T
     estimate = jnp.where(total > 0, wins / jnp.where(total > 0, total, 1.0), 0.5)
     return PreferenceIntervals(lower, 1 - lower.T, estimate, confidence)
+
+
+_limits = jax.jit(_clopper_pearson)
 
 
 def subsets(K: int, criterion: str) -> np.ndarray:

@@ -102,7 +102,7 @@ def sparsest_sampler(
 
     - `P`, `criterion`, `throw`: as in `design_sampler`. - `share`: of the best margin to keep, in (0, 1).
 
-    Derivatives in P are those of `margin` and `bound`, while the support stays; `mu` has one where it is the only
+    First derivatives in P are those of `margin` and `bound`, while the support stays; `mu` has one where it is the only
     optimum on its support.
 
     Returns a `Sampler` without full support: the scores \(P\mu\) and the game form of IPO remain defined, the
@@ -261,7 +261,7 @@ def closest_sampler(
     margin. Vacuous criteria give `near`. Raises `RESULTS.max_steps_reached` where the gap is above eps^0.5 (1.5e-8, or
     3.5e-4 in float32), and else as `design_sampler`.
 
-    Derivatives in P, `near` and `share`, by the implicit function theorem on the optimality conditions, wherever the
+    First derivatives in P, `near` and `share`, by the implicit function theorem on the optimality conditions, wherever the
     same constraints stay active (elsewhere `mu` has a kink, and they are one side's); those of `gap` are 0.
 
     >>> import ipodyn

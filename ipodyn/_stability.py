@@ -152,9 +152,38 @@ def tangent_jacobian(loop: MRS, policy: PolicyBlock) -> Float[Array, "K-1 K-1 *b
     return loop.alpha[None, None] * eye + inner
 
 
+@jax.custom_jvp
+def _eigen(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues and right eigenvectors, the latter up to the length of each, which no eigenvalue depends on."""
+    values, vectors = jnp.linalg.eig(matrix)
+    return values, vectors
+
+
+@_eigen.defjvp
+def _eigen_jvp(primals, tangents):
+    values, vectors = _eigen(*primals)
+    inner = jnp.linalg.solve(vectors, tangents[0].astype(vectors.dtype) @ vectors)
+    apart = values[..., None, :] - values[..., :, None]
+    turned = jnp.where(apart == 0, 0.0, inner / jnp.where(apart == 0, 1.0, apart))
+    return (values, vectors), (jnp.diagonal(inner, axis1=-2, axis2=-1), vectors @ turned)
+
+
+@jax.custom_jvp
+def _eigenvalues(matrix: Array) -> Array:
+    """As `jnp.linalg.eigvals`, with derivatives of every order where the eigenvalues are distinct."""
+    return jnp.linalg.eigvals(matrix)
+
+
+@_eigenvalues.defjvp
+def _eigenvalues_jvp(primals, tangents):
+    values, vectors = _eigen(*primals)
+    inner = jnp.linalg.solve(vectors, tangents[0].astype(vectors.dtype) @ vectors)
+    return values, jnp.diagonal(inner, axis1=-2, axis2=-1)
+
+
 def _general_route(loop: MRS, policy: PolicyBlock) -> Stability:
     jacobian = jnp.moveaxis(tangent_jacobian(loop, policy), (0, 1), (-2, -1))
-    eigenvalues = jnp.moveaxis(jnp.linalg.eigvals(jacobian), -1, 0)
+    eigenvalues = jnp.moveaxis(_eigenvalues(jacobian), -1, 0)
     real, imaginary = jnp.real(eigenvalues), jnp.imag(eigenvalues)
     moduli = safe_sqrt(real**2 + imaginary**2)
     lead = jnp.argmax(jax.lax.stop_gradient(moduli), axis=0)[None]

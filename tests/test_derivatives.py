@@ -68,7 +68,7 @@ def settled(at, objective=None):
 
 def box(at):
     """A box of matrices about P."""
-    width = 0.02 * at.share * ~np.eye(at.K, dtype=bool)
+    width = 0.02 * at.share * jnp.asarray(1 - np.eye(at.K), at.P.dtype)
     return at.P - width, at.P + width
 
 
@@ -183,7 +183,9 @@ TABLE = {
     ),
     ("row_gap_monotone", ""): lambda at: ipodyn.row_gap_monotone(at.P).drop,
     ("hodge_split", ""): lambda at: (split := ipodyn.hodge_split(at.C), split.cyclic_share),
-    ("transitivity", ""): lambda at: ipodyn.transitivity(at.P),
+    ("transitivity", ""): lambda at: [
+        getattr(ipodyn.transitivity(at.P), f"{degree}_margin") for degree in ("weak", "moderate", "strong")
+    ],
     ("borda_scores", ""): lambda at: ipodyn.borda_scores(at.P),
     ("witness", "condorcet"): lambda at: ipodyn.witness(at.mu, "condorcet", share=at.share),
     ("witness", "smith, DPO"): lambda at: ipodyn.witness(at.mu, "smith", share=at.share, objective=DPO()),
@@ -213,6 +215,12 @@ INSIDE = {
     "MRS.round": ("MRS.__call__", "IPO"),
     "IPO.response": ("MRS.__call__", "IPO"),
     "DPO.response": ("MRS.__call__", "DPO"),
+}
+
+# Rows whose second derivatives are not claimed, as their documentation says.
+FIRST_ORDER = {
+    "closest_sampler": "it keeps a share of the value of a linear programme, of which first derivatives alone are known",
+    "sparsest_sampler": "the value of a linear programme, of which first derivatives alone are known",
 }
 
 DISCRETE = "returns whole numbers or truth values"
@@ -342,6 +350,8 @@ def test_derivatives(rng, row, K):
     assert abs(slope) > 1e-9, "a row whose derivative vanishes shows nothing"
     np.testing.assert_allclose(slope, (values[1] - values[2]) / (2 * STEP), rtol=1e-6, atol=1e-7 * size)
     np.testing.assert_allclose(gradient @ d, slope, rtol=1e-7, atol=1e-9 * size)
+    if row[0] in FIRST_ORDER:
+        return
     np.testing.assert_allclose(bent, (gradients[1] - gradients[2]) / (2 * STEP), rtol=1e-5, atol=1e-6 * size)
     if K > 3:  # the transformations one by one
         x, d = jnp.asarray(x), jnp.asarray(d)
