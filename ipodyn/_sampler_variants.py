@@ -261,8 +261,8 @@ def closest_sampler(
     margin. Vacuous criteria give `near`. Raises `RESULTS.max_steps_reached` where the gap is above eps^0.5 (1.5e-8, or
     3.5e-4 in float32), and else as `design_sampler`.
 
-    First derivatives in P, `near` and `share`, by the implicit function theorem on the optimality conditions, wherever the
-    same constraints stay active (elsewhere `mu` has a kink, and they are one side's); those of `gap` are 0.
+    First derivatives in P, `near` and `share`, by the implicit function theorem on the optimality conditions, wherever
+    the same constraints stay active (elsewhere `mu` has a kink, and they are one side's); those of `gap` are 0.
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)

@@ -186,6 +186,7 @@ TABLE = {
     ("transitivity", ""): lambda at: [
         getattr(ipodyn.transitivity(at.P), f"{degree}_margin") for degree in ("weak", "moderate", "strong")
     ],
+    ("generic_start", ""): lambda at: ipodyn.generic_start(at.pi),
     ("borda_scores", ""): lambda at: ipodyn.borda_scores(at.P),
     ("witness", "condorcet"): lambda at: ipodyn.witness(at.mu, "condorcet", share=at.share),
     ("witness", "smith, DPO"): lambda at: ipodyn.witness(at.mu, "smith", share=at.share, objective=DPO()),
@@ -219,8 +220,8 @@ INSIDE = {
 
 # Rows whose second derivatives are not claimed, as their documentation says.
 FIRST_ORDER = {
-    "closest_sampler": "it keeps a share of the value of a linear programme, of which first derivatives alone are known",
-    "sparsest_sampler": "the value of a linear programme, of which first derivatives alone are known",
+    "closest_sampler": "it keeps a share of the value of a linear programme, known to first order",
+    "sparsest_sampler": "the value of a linear programme, known to first order",
 }
 
 DISCRETE = "returns whole numbers or truth values"
