@@ -29,6 +29,8 @@ AREAS: dict[str, dict[str, str]] = {
     "newton": {
         "_fixed_point": "fixed_point float32",
         "_newton_path": "fixed_point float32",
+        "_certificate": "certificate skewed_policies fixed_point",
+        "_double": "certificate skewed_policies fixed_point",
         "_linear": "fixed_point sampling_sensitivity",
     },
     "spectra": {"_stability": "stability", "_critical": "critical", "_covariance": "covariance"},
