@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ._types import PolicyLike, Preference, ScalarLike, as_float
+from ._numerics.types import PolicyLike, Preference, ScalarLike, as_float
 
 
 def _check_size(K: int, least: int, what: str) -> None:

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from ._loop import MRS
-from ._objectives import DPO, IPO, AbstractObjective
-from ._preferences import check_alpha, check_beta, check_lam, check_positive
-from ._simplex import log_policy, matvec, softmax
-from ._types import PolicyBlock, ScalarLike
+from ._loops.mrs import MRS
+from ._numerics.checks import check_alpha, check_beta, check_lam, check_positive
+from ._numerics.simplex import log_policy, matvec, softmax
+from ._numerics.types import PolicyBlock, ScalarLike
+from ._objectives.dpo import DPO
+from ._objectives.ipo import IPO
+from ._objectives.objective import AbstractObjective
 
 # TRL's `loss_type` -> the objective with that loss.
 LOSS_TYPES = ("ipo", "sigmoid")

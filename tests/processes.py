@@ -13,8 +13,8 @@ import zarr
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import ipodyn._store
-ipodyn._store.POINTS_PER_PIECE = {points}
+import ipodyn._maps.store
+ipodyn._maps.store.POINTS_PER_PIECE = {points}
 ipodyn.plot.stability_map = lambda dataset: ipodyn.plot.simplex([[0.5, 0.3, 0.2]])
 from ipodyn._cli import main
 main()

@@ -173,4 +173,4 @@ def test_single_precision_and_atol():
 
 def test_shapes_are_named():
     with pytest.raises(ValueError, match=r"`scores` has shape \(2,\) for `P` of shape \(3, 3\)"):
-        jax.eval_shape(lambda: ipodyn._axioms._check(jnp.full((3, 3), 0.5), jnp.zeros(2)))
+        jax.eval_shape(lambda: ipodyn._ranking.axioms._check(jnp.full((3, 3), 0.5), jnp.zeros(2)))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import ipodyn
-import ipodyn._store
-from ipodyn._place import Bucket, Folder, place_at
-from ipodyn._stability_map import as_dataset, map_problem
-from ipodyn._store import Store
+import ipodyn._maps.store
+from ipodyn._maps.place import Bucket, Folder, place_at
+from ipodyn._maps.stability_map import as_dataset, map_problem
+from ipodyn._maps.store import Store
 
 obstore = pytest.importorskip("obstore")
 server = pytest.importorskip("moto.server")
@@ -51,8 +51,8 @@ def bucket():
 
 @pytest.fixture
 def problem(monkeypatch):
-    monkeypatch.setattr(ipodyn._store, "POINTS_PER_PIECE", 24)
-    monkeypatch.setattr(ipodyn._store, "MOST_REGIONS", 2)
+    monkeypatch.setattr(ipodyn._maps.store, "POINTS_PER_PIECE", 24)
+    monkeypatch.setattr(ipodyn._maps.store, "MOST_REGIONS", 2)
     P = jax.vmap(lambda key: ipodyn.problems.random(key, 3))(jax.random.split(jax.random.key(1), 10))
     return map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], lam=0.8, num_steps=60)
 

@@ -9,10 +9,10 @@ from preferences import random_P
 import ipodyn
 from benchmarks.attacks import fixed_points as attacks
 from ipodyn import MRS, RESULTS
-from ipodyn._certificate import certified
-from ipodyn._double import Double, two_product, two_sum
-from ipodyn._fixed_point import solve_fixed_point
-from ipodyn._newton_path import Pull, Settled
+from ipodyn._equilibria.error_bound import certified
+from ipodyn._equilibria.fixed_point import solve_fixed_point
+from ipodyn._equilibria.newton_path import Pull, Settled
+from ipodyn._numerics.double import Double, two_product, two_sum
 
 
 @pytest.mark.optimised

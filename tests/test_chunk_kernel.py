@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from preferences import complementary
 
-from ipodyn import DPO, MRS, _chunk_kernel
-from ipodyn._objectives import LinearResponse
-from ipodyn._rollout import Plan, run_until_standing, sum_rounds
+from ipodyn import DPO, MRS
+from ipodyn._objectives.response import LinearResponse
+from ipodyn._rollouts import chunk_kernel as _chunk_kernel
+from ipodyn._rollouts.rounds import run_until_standing, sum_rounds
+from ipodyn._rollouts.statistics import Plan
 
 S = 256
 

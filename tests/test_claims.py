@@ -7,7 +7,7 @@ pytest.importorskip("xarray")
 pytest.importorskip("matplotlib")
 
 from ipodyn import _reproduce as figures
-from ipodyn._reproduce._trends import trend, way_there
+from ipodyn._reproduce.trends import trend, way_there
 
 CLAIMS = {claim.name: claim for claim in figures.CLAIMS}
 

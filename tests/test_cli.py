@@ -21,7 +21,7 @@ from ipodyn._cli import summary  # noqa: E402
 from ipodyn._cli.app import run  # noqa: E402
 from ipodyn._cli.options import parse_grid  # noqa: E402
 from ipodyn._cli.output import console, table  # noqa: E402
-from ipodyn._stability_map import MapProblem  # noqa: E402
+from ipodyn._maps.stability_map import MapProblem  # noqa: E402
 
 SMALL = ["--alpha", "0:0.9:3", "--beta", "1:9:4", "--rounds", "200", "--limit", "12"]
 FILES = {"map.zarr", "map.png", "summary.csv", "matrices.csv", "matrices.npz", "report.txt", "run.json", "regions"}

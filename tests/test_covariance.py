@@ -8,7 +8,7 @@ import scipy.linalg
 from preferences import complementary
 
 import ipodyn
-from ipodyn._covariance import solve_lyapunov
+from ipodyn._equilibria.covariance import solve_lyapunov
 
 K, PAIRS = 4, 1000
 OBJECTIVES = {"ipo": (ipodyn.IPO(), None), "dpo": (ipodyn.DPO(), 1.0)}

@@ -8,9 +8,9 @@ from preferences import random_P
 
 import ipodyn
 from ipodyn import DPO, MRS, RESULTS
-from ipodyn._critical import CODES, solve_critical
-from ipodyn._fixed_point import solve_fixed_point
-from ipodyn._stability import solve_stability
+from ipodyn._equilibria.critical import CODES, solve_critical
+from ipodyn._equilibria.fixed_point import solve_fixed_point
+from ipodyn._equilibria.stability import solve_stability
 
 
 def cyclic_P(rng, M):

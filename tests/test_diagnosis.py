@@ -17,18 +17,18 @@ from data_files import helpsteer
 from preferences import complementary
 
 import ipodyn
-from ipodyn import _prompts
-from ipodyn._diagnosis import checked_counts, sorted_quantile
-from ipodyn._prompts import Prompts, Shared, posterior_draws
-from ipodyn._recommendation import recommend
+from ipodyn._diagnosis import prompts as _prompts
+from ipodyn._diagnosis.diagnosis import checked_counts, sorted_quantile
+from ipodyn._diagnosis.prompts import Prompts, Shared, posterior_draws
+from ipodyn._diagnosis.recommendation import recommend
 
 pytest.importorskip("typer")
 polars = pytest.importorskip("polars")
 
 from ipodyn._cli import output  # noqa: E402
 from ipodyn._cli.app import run  # noqa: E402
-from ipodyn._cli.diagnose import advice  # noqa: E402
-from ipodyn._report_html import html_report  # noqa: E402
+from ipodyn._diagnosis.page import html_report  # noqa: E402
+from ipodyn._diagnosis.words import advice  # noqa: E402
 
 ALPHA, BETA, LAM = 0.9, 5.0, 0.8
 K = 3  # one size and at most 32 prompts throughout: what compiles once serves every test

@@ -12,7 +12,7 @@ from preferences import complementary
 from scipy.special import expit
 
 import ipodyn
-from ipodyn._bradley_terry import fit_scores, has_finite_scores
+from ipodyn._objectives.bradley_terry import fit_scores, has_finite_scores
 
 R = ipodyn.RESULTS
 DPO = ipodyn.DPO()

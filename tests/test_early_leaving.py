@@ -7,7 +7,9 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn._rollout import Plan, finish, run, run_until_standing
+from ipodyn._rollouts.rollout import finish
+from ipodyn._rollouts.rounds import run, run_until_standing
+from ipodyn._rollouts.statistics import Plan
 
 
 def both(P, alpha, beta, lam, start, *, num_steps=3000):

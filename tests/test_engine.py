@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ipodyn._engine import block_size, run_points
+from ipodyn._engine.blocks import block_size, run_points
 
 pytestmark = pytest.mark.optimised
 

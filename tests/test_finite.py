@@ -7,8 +7,8 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn import _uncertain
-from ipodyn._empirical import ipo_scores
+from ipodyn._diagnosis import uncertainty as _uncertain
+from ipodyn._objectives.empirical import ipo_scores
 
 K = 4
 IPO, DPO = ipodyn.IPO(), ipodyn.DPO()

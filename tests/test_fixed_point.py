@@ -15,7 +15,7 @@ from preferences import complementary, random_P
 
 import ipodyn
 from ipodyn import DPO, IPO, MRS, RESULTS
-from ipodyn._fixed_point import solve_fixed_point
+from ipodyn._equilibria.fixed_point import solve_fixed_point
 
 SIZES = (3, 5, 12)
 SLOW = pytest.mark.slow

@@ -10,8 +10,9 @@ import scipy.stats
 from preferences import complementary
 
 import ipodyn
-from ipodyn._intervals import possible_tops, robust_excess, subsets
-from ipodyn._sampler import criterion_pairs, excess
+from ipodyn._ranking.criteria import criterion_pairs
+from ipodyn._ranking.robust_sampler import possible_tops, robust_excess, subsets
+from ipodyn._ranking.sampler import excess
 
 K = 4
 CRITERIA = ("condorcet", "smith", "order")

@@ -1,4 +1,4 @@
-"""The package is read in layers: a module imports only from the layers before its own."""
+"""The package is a house of wings: a module imports only downwards, never in a circle, never a name that is private."""
 
 import ast
 import pathlib
@@ -9,67 +9,79 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "ipodyn"
 
-# Reading order. Modules on one line do not import one another.
-LAYERS = [
-    {"_types", "_cpu"},
-    {"_results"},
-    {"_simplex", "_linear", "_starts", "_double"},
-    {"_preferences", "_structure", "_matrix_game", "_sampler_lp"},
-    {"problems", "_axioms", "_voting", "_hodge", "_sampler"},
-    {"_bradley_terry", "_intervals", "_sampler_variants"},
-    {"_objectives", "_sequential"},
-    {"_losses", "_empirical", "_sequential_runs"},
-    {"_gradient_optimum", "_loop", "_sampling_sensitivity", "_concentration", "_witness"},
-    {"_chunk_kernel"},
-    {"_newton_path", "recipes", "_violation"},
-    {"_certificate"},
-    {"_growth", "_fixed_point"},
-    {"_rollout"},
-    {"_regimes", "_stability"},
-    {"_critical", "_covariance"},
-    {"_boundary"},
-    {"_safe_region", "_tune", "_audit"},
-    {"_engine", "_grid"},
-    {"_stability_map", "_sweep", "_map_statistics", "_place", "_shards"},
-    {"_finite", "_uncertain"},
-    {"_detection", "_prompts"},
-    {"_recommendation"},
-    {"_diagnosis"},
-    {"_store"},
-    {"data"},
-    {"_report_html"},
-    {"plot"},
-    {"_reproduce"},
-    {"_cli"},
+# From the ground up; a wing imports from those before it. The public face is `ipodyn/__init__.py`.
+WINGS = [
+    *("_numerics", "_preferences", "problems", "data", "plot"),
+    *("_objectives", "_ranking", "_loops", "recipes"),
+    *("_equilibria", "_engine", "_rollouts", "_maps", "_diagnosis"),
+    *("__init__", "_reproduce", "_cli"),
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-MODULES = sorted(PACKAGE.rglob("*.py"))
+RANK = {name: rank for rank, name in enumerate(WINGS)}
 
 
-def layer_of(path: pathlib.Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module(path: pathlib.Path) -> str:
+    """The dotted name inside the package: `_loops.mrs`, `data` for `data/__init__.py`, `__init__` for the face."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imported(path: pathlib.Path) -> set[str]:
-    """The layers that a module imports when it is loaded or run, relative or absolute."""
-    found = set()
-    depth = len(path.relative_to(PACKAGE).parts)
+PATHS = {module(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(name: str) -> list[tuple[str, str]]:
+    """(module, name) of all that a module imports from the package when it is loaded or run."""
+    path = PATHS[name]
+    package = path.parent.relative_to(PACKAGE).parts
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ipodyn."):
-            found.add((node.module or "").split(".")[1])
+        if isinstance(node, ast.Import):
+            found += [(alias.name.partition(".")[2] or "__init__", "") for alias in node.names if _ours(alias.name)]
+        if not isinstance(node, ast.ImportFrom) or not (node.level or _ours(node.module or "")):
+            continue
+        start = package[: len(package) - node.level + 1] if node.level else ()
+        said = (node.module or "").split(".") if node.level else (node.module or "").split(".")[1:]
+        base = ".".join([*start, *filter(None, said)])
+        for alias in node.names:
+            deeper = ".".join(filter(None, [base, alias.name]))
+            found.append((deeper, "") if deeper in PATHS else (base or "__init__", alias.name))
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path):
-    if path == PACKAGE / "__init__.py":
-        return
-    own = layer_of(path)
-    assert own in RANK, f"{own} has no layer: add it to LAYERS in tests/test_layers.py"
-    upward = {name for name in imported(path) - {own} if RANK.get(name, -1) >= RANK[own]}
-    assert not upward, f"{own} imports from its own layer or a later one: {sorted(upward)}"
+def _ours(name: str) -> bool:
+    return name.split(".")[0] == "ipodyn"
+
+
+def wing(name: str) -> str:
+    return name.split(".")[0]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_imports_go_down(name):
+    assert wing(name) in RANK, f"{name} stands in no wing: add its wing to WINGS in tests/test_layers.py"
+    wrong = {other for other, _ in imports(name) if wing(other) != wing(name) and RANK[wing(other)] > RANK[wing(name)]}
+    assert not wrong, f"{name} imports from above: {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_private_names_stay_at_home(name):
+    private = {f"{other}.{what}" for other, what in imports(name) if what.startswith("_") and not what.endswith("__")}
+    assert not private, f"{name} imports private names: {sorted(private)}"
+
+
+def test_no_circle():
+    """Modules can be put in an order in which each imports only from those before it."""
+    below = {name: {other for other, _ in imports(name) if other != name and other in PATHS} for name in PATHS}
+    while below:
+        ready = {name for name, others in below.items() if not others & below.keys()}
+        assert ready, f"these import one another in a circle: {sorted(below)}"
+        below = {name: others for name, others in below.items() if name not in ready}
+
+
+def test_the_house_is_small():
+    """Someone new guesses the right file: few rooms, each of a size that fits in the head."""
+    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 20
+    long = {name: lines for name, path in PATHS.items() if (lines := len(path.read_text().splitlines())) > 400}
+    assert not long, f"split these by noun: {long}"
 
 
 def test_import_is_light_and_changes_nothing():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import ipodyn
-import ipodyn._map_statistics
-from ipodyn._map_statistics import MapStatistics
+import ipodyn._maps.statistics
+from ipodyn._maps.statistics import MapStatistics
 
 xarray = pytest.importorskip("xarray")
 
@@ -17,7 +17,7 @@ FLAGS = {0: "converges", 1: "oscillates", 2: "collapses", 3: "unresolved"}
 @pytest.fixture
 def fields(rng, monkeypatch):
     """23 matrices on a grid of 3 x 2 cells, with holes; blocks of 5 matrices."""
-    monkeypatch.setattr(ipodyn._map_statistics, "_POINTS_PER_BLOCK", 5 * 6)
+    monkeypatch.setattr(ipodyn._maps.statistics, "_POINTS_PER_BLOCK", 5 * 6)
     shape = (23, 3, 2)
     found = {name: rng.normal(1, 0.3, shape) for name in ("variance", "entropy", "radius", "contraction_bound")}
     found["radius"][rng.random(shape) < 0.3] = np.nan
@@ -71,8 +71,8 @@ def test_the_cut_changes_no_bit(fields):
 
 def test_medians_of_a_sample(fields, monkeypatch):
     """Of large maps only some matrices are kept, each at most once, the same ones whatever the cut."""
-    monkeypatch.setattr(ipodyn._map_statistics, "_SAMPLED_POINTS", 1)
-    monkeypatch.setattr(ipodyn._map_statistics, "_LEAST_SAMPLE", 7)
+    monkeypatch.setattr(ipodyn._maps.statistics, "_SAMPLED_POINTS", 1)
+    monkeypatch.setattr(ipodyn._maps.statistics, "_LEAST_SAMPLE", 7)
     one, other = gathered(fields, [2, 9]), gathered(fields, [])
     assert one.sample_size == 7
     np.testing.assert_array_equal(one.sample("contraction_bound"), other.sample("contraction_bound"))

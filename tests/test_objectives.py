@@ -207,7 +207,7 @@ def test_nothing_is_nan_at_faces_and_extremes_in_float32(objective, dtype=jnp.fl
 
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"`P` has shape \(3, 3\).*shape \(2,\)"):
-        ipodyn._objectives._prepare(jnp.full((3, 3), 0.5), jnp.full(2, 0.5))
+        ipodyn._objectives.objective.prepare(jnp.full((3, 3), 0.5), jnp.full(2, 0.5))
 
 
 @pytest.mark.parametrize("objective", [ipodyn.IPO(), ipodyn.DPO()], ids=["ipo", "dpo"])

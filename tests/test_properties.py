@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from loops import loop_of, random_loops
 
 import ipodyn
-import ipodyn._store
+import ipodyn._maps.store
 from ipodyn import DPO, IPO
-from ipodyn._stability_map import map_problem
+from ipodyn._maps.stability_map import map_problem
 
 K = 4
 EPS = 2.0**-52
@@ -170,14 +170,14 @@ def test_resumed_is_whole(rng, stops):
     pytest.importorskip("zarr")
     P = random_loops(rng, 6, 3, edge=0.02)[0]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(ipodyn._store, "POINTS_PER_PIECE", 8)
+        patch.setattr(ipodyn._maps.store, "POINTS_PER_PIECE", 8)
         problem = map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 4.0], lam=0.8, num_steps=40)
         for stop in [*stops, None]:  # each time as a new process would: from the folder alone
-            store = ipodyn._store.Store.open(pathlib.Path(folder) / "run", problem)
+            store = ipodyn._maps.store.Store.open(pathlib.Path(folder) / "run", problem)
             for region in rng.permutation(store.pending())[:stop]:
                 store.write(region, problem.compute)
         assert len(store.regions) == 3 and not store.pending()
-        found, whole = store.load(), ipodyn._store.as_dataset(problem, problem.compute())
+        found, whole = store.load(), ipodyn._maps.store.as_dataset(problem, problem.compute())
         for name in whole.variables:
             np.testing.assert_array_equal(found[name].values, whole[name].values)
 

@@ -8,8 +8,9 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn import RESULTS, _safe_region
-from ipodyn._results import choose
+from ipodyn import RESULTS
+from ipodyn._equilibria import safe_region as _safe_region
+from ipodyn._numerics.results import choose
 
 
 def test_three_cycles_have_a_closed_form():

@@ -9,8 +9,9 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn._sampler import conclude, criterion_pairs, design, excess
-from ipodyn._sampler_lp import highs_game
+from ipodyn._numerics.matrix_game_highs import highs_game
+from ipodyn._ranking.criteria import criterion_pairs
+from ipodyn._ranking.sampler import conclude, design, excess
 
 K, BATCH, CHUNK = 5, 500, 500
 NONE = float("nan")  # the default floor

@@ -10,8 +10,8 @@ import scipy.optimize
 from preferences import complementary
 
 import ipodyn
-from ipodyn._sampler_lp import highs_game
-from ipodyn._sampler_variants import _closest
+from ipodyn._numerics.matrix_game_highs import highs_game
+from ipodyn._ranking.sampler_variants import _closest
 
 
 def matrices(rng, number, K):

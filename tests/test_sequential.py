@@ -11,8 +11,8 @@ from preferences import complementary, random_P, shuffled
 
 import ipodyn
 import ipodyn.data
-from ipodyn._sequential import Evidence, log_marginal, mixture_interval
-from ipodyn._sequential_runs import _wins
+from ipodyn._ranking.sequential import Evidence, log_marginal, mixture_interval
+from ipodyn._ranking.sequential_runs import _wins
 
 K = 4
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ipodyn
-import ipodyn._store
-from ipodyn._stability_map import MapProblem, map_problem
-from ipodyn._store import Store
+import ipodyn._maps.store
+from ipodyn._maps.stability_map import MapProblem, map_problem
+from ipodyn._maps.store import Store
 
 pytest.importorskip("typer")
 pytest.importorskip("zarr")
@@ -160,10 +160,10 @@ def test_size_of_regions(M, cells, parts):
     """No larger than allowed, and enough of them for all processes and, in large jobs, for some dozens."""
     axis = np.linspace(0.1, 0.9, cells)
     problem = map_problem(np.full((M, 2, 2), 0.5), alpha=axis, beta=axis, num_steps=10)
-    size, pieces = ipodyn._store.division(problem.num_matrices, problem.grid.points_per_matrix, parts)
+    size, pieces = ipodyn._maps.store.division(problem.num_matrices, problem.grid.points_per_matrix, parts)
     regions = -(-M // size)
     assert pieces == 1  # to a region
     assert regions >= min(M, parts)
-    assert size == 1 or size * cells**2 <= ipodyn._store.POINTS_PER_PIECE
+    assert size == 1 or size * cells**2 <= ipodyn._maps.store.POINTS_PER_PIECE
     if M == 20_000:
         assert regions >= 64

@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 
 import ipodyn
-from ipodyn._simplex import LOG_ZERO, centred, log_policy, matvec, softmax, tangent_basis
+from ipodyn._numerics.simplex import LOG_ZERO, centred, log_policy, matvec, softmax, tangent_basis
 
 FACES = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.3, 0.7]]
 

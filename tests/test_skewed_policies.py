@@ -7,7 +7,7 @@ import pytest
 
 import ipodyn
 from ipodyn import MRS, RESULTS
-from ipodyn import _critical as critical
+from ipodyn._equilibria import critical
 
 P = np.array(
     [

@@ -10,8 +10,8 @@ from scipy.linalg import null_space
 
 import ipodyn
 from ipodyn import DPO, MRS, RESULTS
-from ipodyn._fixed_point import solve_fixed_point
-from ipodyn._stability import solve_stability
+from ipodyn._equilibria.fixed_point import solve_fixed_point
+from ipodyn._equilibria.stability import solve_stability
 
 ROWS = 200
 SLOW = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from preferences import random_P
 
 import ipodyn
-from ipodyn._stability_map import ANALYTIC, map_problem
+from ipodyn._maps.stability_map import ANALYTIC, map_problem
 
 CODE = {regime.name: int(regime) for regime in ipodyn.Regime}
 

@@ -8,7 +8,7 @@ from preferences import random_P
 
 import ipodyn
 from ipodyn import MRS, Regime
-from ipodyn._starts import default_start
+from ipodyn._loops.starts import default_start
 
 CODE = {regime.name: int(regime) for regime in Regime}
 

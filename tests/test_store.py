@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import ipodyn
-import ipodyn._place
-import ipodyn._store
-from ipodyn._place import SCRATCH, Folder
-from ipodyn._stability_map import VARIABLES, MapProblem, as_dataset, map_problem
-from ipodyn._store import Damaged, Store
+import ipodyn._maps.place
+import ipodyn._maps.store
+from ipodyn._maps.place import SCRATCH, Folder
+from ipodyn._maps.stability_map import VARIABLES, MapProblem, as_dataset, map_problem
+from ipodyn._maps.store import Damaged, Store
 
 xarray = pytest.importorskip("xarray")
 pytest.importorskip("zarr")
@@ -27,7 +27,7 @@ pytest.importorskip("zarr")
 
 @pytest.fixture
 def problem(monkeypatch):
-    monkeypatch.setattr(ipodyn._store, "POINTS_PER_PIECE", 24)
+    monkeypatch.setattr(ipodyn._maps.store, "POINTS_PER_PIECE", 24)
     P = jax.vmap(lambda key: ipodyn.problems.random(key, 3))(jax.random.split(jax.random.key(1), 10))
     return map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], lam=0.8, num_steps=60)
 
@@ -35,7 +35,7 @@ def problem(monkeypatch):
 @pytest.fixture
 def in_pieces(monkeypatch):
     """Regions of two pieces, as the largest maps have many of."""
-    monkeypatch.setattr(ipodyn._store, "MOST_REGIONS", 2)
+    monkeypatch.setattr(ipodyn._maps.store, "MOST_REGIONS", 2)
 
 
 def fill(store, at_most=None):
@@ -189,8 +189,8 @@ def test_two_writers_fill_one_store(tmp_path):
     program = """
 import sys
 import numpy as np
-from ipodyn._stability_map import map_problem
-from ipodyn._store import Store
+from ipodyn._maps.stability_map import map_problem
+from ipodyn._maps.store import Store
 problem = map_problem(np.full((10, 2, 2), 0.5), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], num_steps=60)
 random = np.random.default_rng(0)
 fields = {name: (9 * random.random(problem.shape)).astype(dtype) for name, dtype in problem.variables().items()}
@@ -259,8 +259,8 @@ import resource, sys
 import jax
 jax.config.update("jax_enable_x64", True)
 import numpy as np
-from ipodyn._stability_map import map_problem
-from ipodyn._store import Store
+from ipodyn._maps.stability_map import map_problem
+from ipodyn._maps.store import Store
 problem = map_problem(np.full((4000, 2, 2), 0.5), alpha=[0.1, 0.9], beta=[0.5, 2.0], num_steps=10, analytic=False)
 random = np.random.default_rng(0)
 store = Store.open(sys.argv[1], problem)
@@ -388,7 +388,7 @@ class _Marks(Folder):
 @pytest.mark.parametrize("M, cells", [(1_000_000, 1000), (100_000_000, 100)])
 def test_a_map_of_a_million_million_cells(tmp_path, M, cells):
     """Its objects are few, and what is pending is known from the names of the marks alone."""
-    per_piece, pieces = ipodyn._store.division(M, cells**2, 1)
+    per_piece, pieces = ipodyn._maps.store.division(M, cells**2, 1)
     regions = -(-M // (per_piece * pieces))
     objects = regions * (len(VARIABLES) + 1)
     assert objects + 200 <= 20_000  # descriptions, coordinates and tables are not 200

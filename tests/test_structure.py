@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from preferences import complementary, shuffled
 
 import ipodyn
-from ipodyn._structure import _matrix
+from ipodyn._preferences.structure import as_matrix
 
 pytestmark = pytest.mark.optimised
 
@@ -269,7 +269,7 @@ def test_equal_rows_stand_in_index_order_and_are_not_strict():
 @pytest.mark.parametrize("shape", [(2, 3), (4, 3, 3), (3,), (0, 0)])
 def test_other_shapes_name_the_shape_and_the_cure(shape):
     with pytest.raises(ValueError, match=r"has shape .*jax\.vmap"):
-        _matrix(np.zeros(shape))
+        as_matrix(np.zeros(shape))
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)

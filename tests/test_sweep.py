@@ -8,7 +8,7 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-import ipodyn._sweep
+import ipodyn._maps.sweep
 
 FIELDS = ("final", "mean", "variance", "window_variance", "previous_variance", "window_shift", "entropy", "residual")
 
@@ -92,7 +92,9 @@ def test_neither_blocks_nor_pieces_nor_devices_matter(rng, monkeypatch):
     expected = ipodyn.sweep(loops, starts, num_steps=200, size=32)
     assert_same(ipodyn.sweep(loops, starts, num_steps=200, size=16, devices=jax.local_devices()[:1]), expected)
     seen = []
-    monkeypatch.setattr(ipodyn._sweep, "PIECE_BYTES", 30 * 8 * (9 + 3 + 9))  # 30 loops: two whole pieces and a rest
+    monkeypatch.setattr(
+        ipodyn._maps.sweep, "PIECE_BYTES", 30 * 8 * (9 + 3 + 9)
+    )  # 30 loops: two whole pieces and a rest
     in_pieces = ipodyn.sweep(loops, starts, num_steps=200, size=32, progress=lambda done, total: seen.append(done))
     assert_same(in_pieces, expected)
     assert seen == [30, 60, 70]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ipodyn
-from ipodyn import _detection
+from ipodyn._diagnosis import detection as _detection
 
 START = np.array([0.5, 0.3, 0.2])
 KEY = jax.random.key(0)

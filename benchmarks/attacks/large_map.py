@@ -28,7 +28,7 @@ def _peak() -> int:
 def _run(cells: int, folder: pathlib.Path) -> dict[str, float]:
     from ipodyn._cli.app import run
     from ipodyn._cli.map import MapCommand
-    from ipodyn._stability_map import MapProblem
+    from ipodyn._maps.stability_map import MapProblem
 
     draw = np.random.default_rng(0)
     A = draw.uniform(-0.5, 0.5, (max(1, cells // SIDE**2), 3, 3)).astype(np.float32)

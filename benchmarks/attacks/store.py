@@ -26,10 +26,11 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from ipodyn import _store, plot
+from ipodyn import plot
 from ipodyn._cli.app import run
-from ipodyn._stability_map import MapProblem, map_problem
-from ipodyn._store import Store
+from ipodyn._maps import store as _store
+from ipodyn._maps.stability_map import MapProblem, map_problem
+from ipodyn._maps.store import Store
 
 MATRICES, PER_PIECE = 48, 2
 JOB = ["map", "--problem", "random", "--alpha", "0:0.9:2", "--beta", "1:9:3", "--rounds", "60"]

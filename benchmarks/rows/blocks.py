@@ -1,4 +1,4 @@
-"""Block sizes: what `ipodyn._engine.block_size` is made from, and whether it still chooses well on this machine."""
+"""Block sizes: what `ipodyn._engine.blocks.block_size` is made from, and whether it still chooses well on this machine."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ SIZES = (16, 32, 64, 128, 256, 512)
 
 def rows(settings: Settings) -> Iterator[Row]:
     """Every size against the one that is chosen by itself."""
-    from ipodyn._engine import block_size
+    from ipodyn._engine.blocks import block_size
 
     for K, (matrices, num_steps) in JOBS.items():
         if settings.quick and K != 8:

@@ -14,7 +14,7 @@ from . import Settings
 
 def _all_rounds(settings: Any, region: Any, index: Any) -> Any:
     """The kernel of the map with every round computed."""
-    from ipodyn import _rollout
+    from ipodyn._rollouts import rollout as _rollout
 
     loop, policy0 = region.loops(index)
     one_round = loop.round()
@@ -25,7 +25,8 @@ def _all_rounds(settings: Any, region: Any, index: Any) -> Any:
 
 def prepare_all_rounds(job: Job) -> Any:
     """ipodyn's own engine and rounds, without leaving."""
-    from ipodyn import _engine, _stability_map
+    from ipodyn._engine import blocks as _engine
+    from ipodyn._maps import stability_map as _stability_map
 
     problem = _stability_map.map_problem(
         job.P, alpha=job.alpha, beta=job.beta, lam=job.lam, num_steps=job.num_steps, **ipodyn_peer.only_rollouts()
@@ -57,7 +58,7 @@ def compare(name: str, job: Job, bar: float | None, settings: Settings, **option
 
 def rows(settings: Settings) -> Iterator[Row]:
     try:
-        from ipodyn._rollout import run_until_standing as _  # noqa: F401
+        from ipodyn._rollouts.rounds import run_until_standing as _  # noqa: F401
     except ImportError:
         yield missing("leaving early / all rounds", "the engine computes every round")
         return

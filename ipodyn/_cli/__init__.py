@@ -11,7 +11,7 @@ def main() -> None:
     except ImportError:
         print("ipodyn: the command line needs typer and rich: pip install 'ipodyn[cli]'", file=sys.stderr)
         sys.exit(2)
-    from .._cpu import configure_cpu
+    from .._engine.cpu import configure_cpu
     from .app import run
 
     for stream in (sys.stdout, sys.stderr):

@@ -1,19 +1,20 @@
 """`ipodyn diagnose`: what a loop would do to the prompts of a data set, as words, tables and one HTML page."""
 
-import csv
 import dataclasses
 import datetime
 import io
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from .. import recipes
-from .._diagnosis import VERDICTS, Diagnosis, diagnose
-from .._objectives import DPO, IPO
-from .._report_html import MEANING, cycle_words, html_report, number, percent, reason
+from .._diagnosis.diagnosis import VERDICTS, Diagnosis, diagnose
+from .._diagnosis.page import html_report
+from .._diagnosis.words import MEANING, number, percent, reason
+from .._objectives.dpo import DPO
+from .._objectives.ipo import IPO
 from ..data import PreferenceSet
 from ..recipes import Recipe
 from .errors import CommandError, foreseen, writing
@@ -22,9 +23,10 @@ from .sources import Source
 
 if TYPE_CHECKING:
     import rich.console
+from .._diagnosis.tables import table_columns, write_csv, write_parquet
+from .._diagnosis.words import advice, uncertainty
 
 _AT_RISK = 5  # prompts named on the terminal
-_ROWS = 8192  # of the table that are made into text at a time
 FILES = ("diagnosis.csv", "diagnosis.parquet", "report.html", "report.txt")
 _NAMES = (*recipes.BY_BETA, *recipes.BY_STEP)
 
@@ -122,8 +124,8 @@ class DiagnoseCommand:
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         columns = table_columns(found, preferences)
-        write_whole(self.out / "diagnosis.csv", lambda path: _write_csv(path, columns))
-        write_whole(self.out / "diagnosis.parquet", lambda path: _write_parquet(path, columns))
+        write_whole(self.out / "diagnosis.csv", lambda path: write_csv(path, columns))
+        write_whole(self.out / "diagnosis.parquet", lambda path: write_parquet(path, columns))
         page = html_report(
             found,
             prompts=preferences.prompts,
@@ -158,123 +160,6 @@ def _data_lines(preferences: PreferenceSet) -> list[str]:
     if preferences.synthetic:
         lines.append("          SYNTHETIC: made by a generator, says nothing about any real data")
     return lines + str(preferences.report).splitlines()
-
-
-def table_columns(found: Diagnosis, preferences: PreferenceSet) -> dict[str, np.ndarray]:
-    """One row for each prompt, in the order of the set; responses by their names."""
-    cycles = [cycle_words(found, preferences.responses, index) for index in range(len(found))]
-    columns: dict[str, Any] = {
-        "matrix": np.arange(len(found)),
-        "prompt": preferences.prompts,
-        "responses": [" ".join(str(name) for name in row) for row in preferences.responses],
-        "verdict": found.verdict,
-        "cyclic": found.cyclic,
-        "strongly_transitive": found.strongly_transitive,
-        "cyclic_share": found.cyclic_share,
-        "cycle": cycles,
-        "curl": found.curl,
-        "cycle_share": found.triangle_share,
-        "why": [reason(found, preferences.responses, index) for index in range(len(found))],
-        "stable": found.stable,
-        "radius": found.radius,
-        "period": found.period,
-        "entropy": found.entropy,
-        "drift": found.drift,
-        "critical_beta": found.critical_beta,
-        "critical_alpha": found.critical_alpha,
-        "critical_lam": found.critical_lam,
-        "residual": found.residual,
-    }
-    if found.counted:
-        columns |= {
-            "stable_probability": found.stable_probability,
-            "radius_low": found.radius_low,
-            "radius_high": found.radius_high,
-        }
-    return columns
-
-
-def _write_csv(path: pathlib.Path, columns: dict[str, Any]) -> None:
-    """Ten significant digits; a flag is 0 or 1. A few thousand rows at a time, which keeps the text of them small."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for first in range(0, len(columns["matrix"]), _ROWS):
-            some = [_cells(values[first : first + _ROWS]) for values in columns.values()]
-            writer.writerows(zip(*some, strict=True))
-
-
-def _cells(values: np.ndarray | list[str]) -> list[Any]:
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        return [f"{value:.10g}" for value in values.tolist()]
-    if isinstance(values, np.ndarray) and values.dtype.kind == "b":
-        return values.astype(int).tolist()
-    return values.tolist() if isinstance(values, np.ndarray) else values
-
-
-def _write_parquet(path: pathlib.Path, columns: dict[str, Any]) -> None:
-    import polars
-
-    polars.DataFrame(columns).write_parquet(path)
-
-
-def advice(found: Diagnosis) -> list[str]:
-    """The safe region, and what to change, in sentences."""
-    lines = []
-    where = f"alpha {found.alpha:g}, beta {found.beta:.4g} (TRL's {1 / found.beta:.4g}), lam {found.lam:g}"
-    best = found.recommendation
-    share = percent(best.share)
-    if best.changed == "nothing":
-        lines.append(f"Keep the setting: at {where} {share} of the prompts settle with margin (radius below 0.95).")
-    elif best.changed == "beta":
-        lines.append(
-            f"Lower beta from {found.beta:.4g} to {best.beta:.4g}, that is, raise TRL's beta from {1 / found.beta:.4g} "
-            f"to {1 / best.beta:.4g}: then {share} of the prompts settle with margin (radius below 0.95, entropy above "
-            "10 % of log K)."
-        )
-    elif best.changed == "alpha":
-        lines.append(
-            f"Lower alpha from {found.alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
-            f"then {share} of the prompts settle with margin (radius below 0.95, entropy above 10 % of log K)."
-        )
-    else:
-        lines.append(
-            "Neither a smaller beta nor a smaller alpha alone lets 95 % of the prompts settle with margin; lower both, "
-            "and look at the prompts at risk."
-        )
-    for name, edge, end in (
-        ("beta", found.safe_beta, 1e4),
-        ("alpha", found.safe_alpha, 0.9999),
-        ("lam", found.safe_lam, 1.0),
-    ):
-        every, most = edge(1.0), edge(0.95)
-        others = " and ".join(other for other in ("alpha", "beta", "lam") if other != name)
-        lines.append(
-            f"Safe region, with {others} as they are: all prompts stable up to {name} {_limit(every, end)}, 95 % up to "
-            f"{_limit(most, end)}."
-        )
-    return lines
-
-
-def _limit(value: float, end: float) -> str:
-    if value == 0:
-        return "0 (nowhere)"
-    return f"{end:g} (all the way)" if np.isinf(value) else f"{value:.4g}"
-
-
-def uncertainty(found: Diagnosis) -> list[str]:
-    """How far the counts, where there are any, settle the verdicts."""
-    if not found.counted:
-        return ["The data hold no counts of comparisons, so P is taken as it is."]
-    p = found.stable_probability
-    spread = float(np.sqrt(np.sum(p * (1 - p)))) / p.size
-    doubtful = int(((p > 0.05) & (p < 0.95)).sum())
-    return [
-        f"From the counts, with P drawn again from its posterior: {percent(float(p.mean()))} of the prompts are "
-        f"expected to be stable, give or take {percent(spread)}.",
-        f"For {doubtful:,} of {p.size:,} prompts the counts leave it open (stable in between 5 % and 95 % of the "
-        f"draws); {int((p <= 0.05).sum()):,} are unstable and {int((p >= 0.95).sum()):,} stable in nearly all draws.",
-    ]
 
 
 def _tell(target: "rich.console.Console", found: Diagnosis, preferences: PreferenceSet, recipe: Recipe) -> None:

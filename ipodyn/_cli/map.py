@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from .. import plot
-from .._map_statistics import MapStatistics
-from .._objectives import DPO, IPO
-from .._preferences import check_alpha, check_beta, check_lam
-from .._stability_map import MapProblem, map_problem
-from .._store import Damaged, Region, Store
+from .._maps.stability_map import MapProblem, map_problem
+from .._maps.statistics import MapStatistics
+from .._maps.store import Damaged, Region, Store
+from .._numerics.checks import check_alpha, check_beta, check_lam
+from .._objectives.dpo import DPO
+from .._objectives.ipo import IPO
 from ..data import PreferenceSet
 from . import summary
 from .errors import CommandError, Stopped, foreseen, writing

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from .._preferences import check_policy
+from .._numerics.checks import check_policy
 from .errors import CommandError, foreseen
 
 # Help is read by people who know their trainer, not this project: say which way every number points.

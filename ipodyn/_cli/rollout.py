@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from .. import plot
-from .._loop import MRS
-from .._objectives import DPO, IPO
-from .._preferences import check_alpha, check_beta, check_lam
-from .._regimes import Regime, RegimeThresholds, classify, settled
-from .._results import RESULTS
-from .._rollout import rollout
-from .._starts import generic_start
+from .._loops.mrs import MRS
+from .._loops.starts import generic_start
+from .._numerics.checks import check_alpha, check_beta, check_lam
+from .._numerics.results import RESULTS
+from .._objectives.dpo import DPO
+from .._objectives.ipo import IPO
+from .._rollouts.regimes import Regime, RegimeThresholds, classify, settled
+from .._rollouts.rollout import rollout
 from ..data import PreferenceSet
 from .errors import CommandError, foreseen
 from .options import parse_policy

@@ -6,7 +6,7 @@ import time
 
 import jax
 
-from .._store import Region, Store
+from .._maps.store import Region, Store
 from .errors import CommandError, foreseen
 
 _GLANCE = 0.5  # seconds between looks at what the other processes have finished

@@ -8,9 +8,9 @@ from typing import SupportsFloat
 
 import numpy as np
 
-from .._map_statistics import MOMENTS, MapStatistics
-from .._regimes import Regime
-from .._stability_map import CODES
+from .._maps.stability_map import CODES
+from .._maps.statistics import MOMENTS, MapStatistics
+from .._rollouts.regimes import Regime
 from ..data import PreferenceSet
 
 NAMES = [regime.name for regime in Regime]

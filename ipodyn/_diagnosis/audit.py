@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ._fixed_point import fixed_point
-from ._loop import MRS
-from ._objectives import DPO, IPO, AbstractObjective
-from ._preferences import HostArray, check_beta, check_policy, check_preference
-from ._results import RESULTS
-from ._sampler import criterion_pairs, design, excess
-from ._types import Policy, Preference, Scalar
-from ._witness import AXIOMS
+from .._equilibria.fixed_point import fixed_point
+from .._loops.mrs import MRS
+from .._numerics.checks import HostArray, check_beta, check_policy, check_preference
+from .._numerics.results import RESULTS
+from .._numerics.types import Policy, Preference, Scalar
+from .._objectives.dpo import DPO
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .._ranking.criteria import criterion_pairs
+from .._ranking.sampler import design, excess
+from .._ranking.witness import AXIOMS
 
 if TYPE_CHECKING:
     import xarray

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int, PRNGKeyArray
 
-from ._engine import Devices
-from ._finite import finite_sweep
-from ._loop import MRS
-from ._types import ScalarLike, VectorLike
+from .._engine.blocks import Devices
+from .._loops.mrs import MRS
+from .._maps.finite_sweep import finite_sweep
+from .._numerics.types import ScalarLike, VectorLike
 
 
 class SmallestSample(eqx.Module):

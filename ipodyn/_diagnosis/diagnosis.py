@@ -6,13 +6,14 @@ import math
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from ._critical import CODES
-from ._engine import ProgressCallback
-from ._objectives import IPO, AbstractObjective
-from ._preferences import check_alpha, check_beta, check_lam, check_policy, check_preference
-from ._prompts import Facts, Prompts, Report, Shared
-from ._recommendation import Recommendation, calm, recommend, worst_first
-from ._types import PolicyLike
+from .._engine.blocks import ProgressCallback
+from .._equilibria.critical import CODES
+from .._numerics.checks import check_alpha, check_beta, check_lam, check_policy, check_preference
+from .._numerics.types import PolicyLike
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .prompts import Facts, Prompts, Report, Shared
+from .recommendation import Recommendation, calm, recommend, worst_first
 
 CLOSE = 0.95  # a spectral radius from here on counts as close to the boundary
 COLLAPSED = 0.05  # an entropy below this share of log K counts as a collapse, as in `RegimeThresholds`

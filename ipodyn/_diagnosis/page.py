@@ -1,26 +1,15 @@
 """A diagnosis as one HTML page: no scripts, no references to anything outside, charts as inline SVG with words."""
 
-import html
 import math
 from collections.abc import Sequence
-from typing import SupportsFloat
 
 import numpy as np
 
-from ._diagnosis import VERDICTS, Diagnosis
+from .chart import Chart, plain
+from .diagnosis import VERDICTS, Diagnosis
+from .words import MEANING, number, percent, reason
 
 ROWS = 20  # prompts at risk that the page lists; the table beside it has all
-_WIDTH, _HEIGHT = 330, 190  # of a chart, in its own units: about one pixel each on a phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 8, 8, 34
-
-MEANING = {
-    "calm": "settles, and small disturbances die out",
-    "collapsed": "settles, but nearly all probability is on one response",
-    "close": "settles slowly: the spectral radius is 0.95 or more",
-    "unstable": "does not settle: small disturbances grow and turn",
-    "unknown": "no fixed point could be certified",
-    "unanchored": "alpha = 1: nothing anchors the loop, so it has no fixed point inside",
-}
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --faint: #5f5f5f; --line: #d5d5d5; --paper: #ffffff;
@@ -57,123 +46,13 @@ th:first-child, td:first-child, .words { text-align: left; } .risk-word { color:
 """
 
 
-def number(value: SupportsFloat, digits: int = 3) -> str:
-    """A number in few digits; a sign of infinity, and a dash for what does not exist."""
-    value = float(value)
-    if math.isnan(value):
-        return "–"
-    return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{digits}g}"
-
-
-def percent(share: SupportsFloat) -> str:
-    share = float(share)
-    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
-
-
-def cycle_words(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
-    """`a → b → c → a`, the way round in which the margins add up, by the names of the responses."""
-    if not diagnosis.curl[index] > 0:
-        return "none"
-    names = [str(responses[index, place]) for place in diagnosis.triangle[index]]
-    return " → ".join([*names, names[0]])
-
-
-def reason(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
-    """Why a prompt is at risk, in a few words; empty where it is not."""
-    verdict = str(diagnosis.verdict[index])
-    if verdict in ("unstable", "close"):
-        share = percent(float(diagnosis.triangle_share[index]))
-        return f"cycle {cycle_words(diagnosis, responses, index)}, {share} of the cyclic part"
-    if verdict == "collapsed":
-        top = int(np.argmax(diagnosis.policy[index]))
-        return f"{responses[index, top]} takes {percent(float(diagnosis.policy[index, top]))}"
-    return {"unknown": "not solved", "unanchored": "alpha is 1"}.get(verdict, "")
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _ticks(low: float, high: float, log: bool) -> list[float]:
-    if log:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        step = max(1, math.ceil((last - first) / 4))
-        factors = (1, 2, 5) if last - first <= 2 else (1,)
-        ticks = [factor * 10.0**power for power in range(first, last + 1, step) for factor in factors]
-        return [tick for tick in ticks if low <= tick <= high]
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5)
-    first = math.ceil(low / step - 1e-9)
-    return [round(float(place * step), 10) for place in range(first, int(high / step + 1e-9) + 1)]
-
-
-class _Chart:
-    """One SVG: axes with ticks, and what is drawn between them."""
-
-    def __init__(self, title: str, words: str, x: tuple[float, float], y: tuple[float, float], *, log: bool = False):
-        self.title, self.words, self.x, self.y, self.log = title, words, x, y, log
-        self.parts: list[str] = []
-
-    def across(self, value: float) -> float:
-        low, high = self.x
-        if self.log:
-            value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
-
-    def up(self, value: float) -> float:
-        low, high = self.y
-        return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
-
-    def bar(self, left: float, right: float, top: float, *, risk: bool) -> None:
-        if top > 0:
-            x, y = self.across(left), self.up(top)
-            width = max(self.across(right) - x - 1, 1)
-            kind = "bar risk" if risk else "bar"
-            self.parts.append(
-                f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{self.up(0.0) - y:.1f}"/>'
-            )
-
-    def curve(self, xs: Sequence[float], ys: Sequence[float]) -> None:
-        path = " ".join(f"{self.across(x):.1f},{self.up(y):.1f}" for x, y in zip(xs, ys, strict=True))
-        self.parts.append(f'<polyline class="curve" points="{path}"/>')
-
-    def mark(self, value: float, label: str, *, low: bool = False) -> None:
-        if self.x[0] <= value <= self.x[1]:
-            x = self.across(value)
-            side = "end" if x > _WIDTH / 2 else "start"
-            shift = -4 if side == "end" else 4
-            self.parts.append(
-                f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{self.up(self.y[0]):.1f}"/>'
-            )
-            y = _HEIGHT - _BOTTOM - 6 if low else _TOP + 10
-            self.parts.append(f'<text x="{x + shift:.1f}" y="{y}" text-anchor="{side}">{_text(label)}</text>')
-
-    def svg(self, x_label: str, *, shares: bool = False) -> str:
-        base = self.up(self.y[0])
-        axes = [f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base:.1f}" y2="{base:.1f}"/>']
-        for tick in _ticks(*self.x, self.log):
-            x = self.across(tick)
-            axes.append(f'<text x="{x:.1f}" y="{base + 14:.1f}" text-anchor="middle">{tick:g}</text>')
-        for tick in _ticks(*self.y, False):
-            label = f"{100 * tick:g} %" if shares else f"{tick:g}"
-            axes.append(f'<text x="{_LEFT - 4}" y="{self.up(tick) + 4:.1f}" text-anchor="end">{label}</text>')
-        middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        axes.append(f'<text x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{_text(x_label)}</text>')
-        label = _text(f"{self.title}. {self.words}")
-        return (
-            f'<figure><figcaption>{_text(self.title)}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-            f'aria-label="{label}"><title>{_text(self.title)}</title><desc>{_text(self.words)}</desc>'
-            f"{''.join(axes + self.parts)}</svg></figure>"
-        )
-
-
 def _histogram(
     title: str, values: np.ndarray, x_label: str, *, top: float | None = None, boundary: float | None = None
 ) -> str:
     """Counts of prompts; above `boundary` in the colour of risk."""
     known = values[np.isfinite(values)]
     if known.size == 0:
-        return f"<figure><figcaption>{_text(title)}</figcaption><p>No prompt has a value.</p></figure>"
+        return f"<figure><figcaption>{plain(title)}</figcaption><p>No prompt has a value.</p></figure>"
     high = max(float(known.max()), 1e-3) * 1.02 if top is None else top
     low = 0.0 if top is not None or known.min() < high / 2 else math.floor(10 * float(known.min()) - 0.5) / 10
     edges: list[float] = np.linspace(low, high, 25).tolist()
@@ -184,7 +63,7 @@ def _histogram(
     )
     if boundary is not None:
         words += f"; {int((known >= boundary).sum()):,} at {boundary:g} or above"
-    chart = _Chart(title, words + ".", (low, high), (0.0, 1.12 * max(*counts, 1)))
+    chart = Chart(title, words + ".", (low, high), (0.0, 1.12 * max(*counts, 1)))
     for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
         chart.bar(left, right, float(count), risk=boundary is not None and (left + right) / 2 >= boundary)
     if boundary is not None:
@@ -206,33 +85,33 @@ def _stable_share(diagnosis: Diagnosis) -> str:
         f"stable up to {number(diagnosis.safe_beta(1.0))}, 95 % up to {number(diagnosis.safe_beta(0.95))}. Beta is on "
         "a logarithmic axis."
     )
-    chart = _Chart(title, words, (low, high), (0.0, 1.05), log=True)
+    chart = Chart(title, words, (low, high), (0.0, 1.05), log=True)
     chart.curve(xs, ys)
     chart.mark(diagnosis.beta, "yours", low=True)
     return chart.svg("beta (TRL's beta is 1 / beta)", shares=True)
 
 
 def _card(value: str, words: str) -> str:
-    return f'<div class="card"><b>{_text(value)}</b><span>{_text(words)}</span></div>'
+    return f'<div class="card"><b>{plain(value)}</b><span>{plain(words)}</span></div>'
 
 
 def _row(cells: Sequence[tuple[str, str, str]]) -> str:
     """(label, text, class) of each cell; the first is the head of the row."""
     first, *others = cells
-    head = f'<th scope="row" data-label="{_text(first[0])}">{_text(first[1])}</th>'
+    head = f'<th scope="row" data-label="{plain(first[0])}">{plain(first[1])}</th>'
     return (
         f"<tr>{head}"
-        + "".join(f'<td class="{kind}" data-label="{_text(label)}">{_text(text)}</td>' for label, text, kind in others)
+        + "".join(f'<td class="{kind}" data-label="{plain(label)}">{plain(text)}</td>' for label, text, kind in others)
         + "</tr>"
     )
 
 
 def _table(labels: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], caption: str) -> str:
     heads = "".join(
-        f'<th scope="col" class="{kind}">{_text(label)}</th>' for label, kind in zip(labels, kinds, strict=True)
+        f'<th scope="col" class="{kind}">{plain(label)}</th>' for label, kind in zip(labels, kinds, strict=True)
     )
     body = "".join(_row(list(zip(labels, row, kinds, strict=True))) for row in rows)
-    return f'<table aria-label="{_text(caption)}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table aria-label="{plain(caption)}"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _verdict_table(diagnosis: Diagnosis) -> str:
@@ -309,24 +188,24 @@ def html_report(
             "no score explains (the largest sum of margins round the triangle), and how much of it they carry. "
             f"{which} are in diagnosis.csv.</p>{_risk_table(diagnosis, prompts, responses)}"
         )
-    sure = "".join(f"<p>{_text(line)}</p>" for line in uncertainty)
+    sure = "".join(f"<p>{plain(line)}</p>" for line in uncertainty)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>ipodyn diagnosis: {_text(source)}</title>
+<title>ipodyn diagnosis: {plain(source)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
 <main>
 <h1>Is this loop safe for these prompts?</h1>
-<p>{_text(source)}</p>
-<p class="faint">{"<br>".join(_text(line) for line in recipe_lines)}</p>
+<p>{plain(source)}</p>
+<p class="faint">{"<br>".join(plain(line) for line in recipe_lines)}</p>
 <div class="cards">{"".join(cards)}</div>
 <h2>What to do</h2>
-<div class="advice">{"".join(f"<p>{_text(line)}</p>" for line in advice)}</div>
+<div class="advice">{"".join(f"<p>{plain(line)}</p>" for line in advice)}</div>
 <h2>Verdicts</h2>
 {_verdict_table(diagnosis)}
 <h2>Where the prompts stand</h2>
@@ -336,8 +215,8 @@ def html_report(
 <h2>How sure this is</h2>
 {sure}
 <h2>The data</h2>
-<p class="faint">{"<br>".join(_text(line) for line in data_lines)}</p>
-<p class="faint">ipodyn {_text(version)}, {_text(created)}. Stability is local and exact at population level; a loop may
+<p class="faint">{"<br>".join(plain(line) for line in data_lines)}</p>
+<p class="faint">ipodyn {plain(version)}, {plain(created)}. Stability is local and exact at population level; a loop may
 still cycle beside a stable fixed point if it starts far away.</p>
 </main>
 </body>

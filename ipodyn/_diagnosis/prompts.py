@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ._critical import CODES, solve_critical
-from ._engine import block_size, run_points
-from ._fixed_point import solve_fixed_point
-from ._hodge import hodge_split
-from ._loop import MRS
-from ._objectives import AbstractObjective
-from ._results import RESULTS
-from ._simplex import entropy, kl_divergence
-from ._stability import solve_stability
-from ._structure import has_cycle, strong_order
+from .._engine.blocks import block_size, run_points
+from .._equilibria.critical import CODES, solve_critical
+from .._equilibria.fixed_point import solve_fixed_point
+from .._equilibria.stability import solve_stability
+from .._loops.mrs import MRS
+from .._numerics.results import RESULTS
+from .._numerics.simplex import entropy, kl_divergence
+from .._objectives.objective import AbstractObjective
+from .._preferences.hodge import hodge_split
+from .._preferences.structure import has_cycle, strong_order
 
 SMALL, BATCH = 32, 8192  # points of one call to the devices, for up to so many prompts and for large sets
 LARGEST = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # ends of the searches for critical values

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._prompts import Facts, Prompts
+from .prompts import Facts, Prompts
 
 SHARE = 0.95  # of the prompts that must settle with margin
 RADIUS = 0.95  # a spectral radius below this leaves a margin to the boundary,

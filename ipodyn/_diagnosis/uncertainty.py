@@ -1,72 +1,21 @@
-r"""Loops under an estimated P: what is known of it when each pair was compared a few times."""
+"""Loops under an estimated P: what is known of it when each pair was compared a few times."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float
 
-from ._empirical import Counts
-from ._engine import Devices
-from ._fixed_point import solve_fixed_point
-from ._loop import MRS
-from ._objectives import IPO, AbstractObjective
-from ._preferences import check_positive
-from ._regimes import Regime, RegimeThresholds, classify
-from ._results import RESULTS
-from ._stability import solve_stability
-from ._sweep import sweep
-from ._types import PolicyLike, ScalarLike, VectorLike, as_float
-
-
-def _upper(wins: Array) -> tuple[np.ndarray, np.ndarray, Array, Array]:
-    """The pairs i < j, and how often i won and j won."""
-    if wins.ndim != 2 or wins.shape[0] != wins.shape[1]:
-        raise ValueError(f"`wins` has shape {wins.shape}; give (K, K), and `jax.vmap` many.")
-    rows, columns = np.triu_indices(wins.shape[0], 1)
-    return rows, columns, wins[rows, columns], wins[columns, rows]
-
-
-def _matrices(upper: Array, K: int, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """(draws, K, K) from (draws, pairs), with exact complements."""
-    P = jnp.full((upper.shape[0], K, K), 0.5, upper.dtype)
-    return P.at[:, rows, columns].set(upper).at[:, columns, rows].set(1 - upper)
-
-
-def posterior_preferences(
-    key: PRNGKeyArray, wins: Counts, *, num_draws: int = 256, prior: ScalarLike = 1.0
-) -> Float[Array, "draws K K"]:
-    r"""Draws of P given counts, independent over pairs: \(P_{ij} \sim \mathrm{Beta}(W_{ij} + a, W_{ji} + a)\).
-
-    - `wins`: shape (K, K), counts or weights >= 0 (a tie is half a win for both). - `prior` a > 0: pseudo-wins for each
-      side; 1 is uniform, 1/2 Jeffreys. A pair that was never compared is drawn from the prior.
-
-    >>> import ipodyn, jax, numpy as np
-    >>> draws = ipodyn.posterior_preferences(jax.random.key(0), np.array([[0, 80], [20, 0]]), num_draws=500)
-    >>> bool(abs(draws[:, 0, 1].mean() - 81 / 102) < 0.01)
-    True
-    """
-    check_positive(np.asarray(prior), "prior", "it is a number of pseudo-wins")
-    wins = as_float(wins)
-    rows, columns, won, lost = _upper(wins)
-    prior = as_float(prior, wins)
-    upper = jax.random.beta(key, won + prior, lost + prior, (num_draws, rows.size), dtype=wins.dtype)
-    return _matrices(upper, wins.shape[0], rows, columns)
-
-
-def bootstrap_preferences(key: PRNGKeyArray, wins: Counts, *, num_draws: int = 256) -> Float[Array, "draws K K"]:
-    r"""Bootstrap draws of shares of wins, every pair's comparisons drawn again: \(B(N_{ij}, W_{ij}/N_{ij})/N_{ij}\).
-
-    - `wins`: shape (K, K), counts >= 0; a pair that was never compared stays 1/2. A pair that one side always won does
-      not vary: where counts are small `posterior_preferences` is the honest one.
-    """
-    wins = as_float(wins)
-    rows, columns, won, lost = _upper(wins)
-    number = won + lost
-    share = jnp.where(number > 0, won / jnp.maximum(number, 1.0), 0.5)
-    drawn = jax.random.binomial(key, number, share, (num_draws, rows.size), dtype=wins.dtype)
-    upper = jnp.where((number > 0)[None], drawn / jnp.maximum(number, 1.0)[None], 0.5)
-    return _matrices(upper, wins.shape[0], rows, columns)
+from .._engine.blocks import Devices
+from .._equilibria.fixed_point import solve_fixed_point
+from .._equilibria.stability import solve_stability
+from .._loops.mrs import MRS
+from .._maps.sweep import sweep
+from .._numerics.results import RESULTS
+from .._numerics.types import PolicyLike, ScalarLike, VectorLike, as_float
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .._rollouts.regimes import Regime, RegimeThresholds, classify
 
 
 class RegimeProbabilities(eqx.Module):

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._critical import BETA, Critical, solve_critical
-from ._loop import MRS
-from ._objectives import IPO, AbstractObjective
-from ._types import ScalarLike, VectorLike, as_float
+from .._loops.mrs import MRS
+from .._numerics.types import ScalarLike, VectorLike, as_float
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .critical import BETA, Critical, solve_critical
 
 BLOCK = 256  # curves' points per block: the batch axis of the kernel
 

@@ -4,12 +4,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._empirical import laplacian
-from ._loop import MRS, start_policy
-from ._objectives import DPO, IPO
-from ._simplex import tangent_basis
-from ._stability import stability, tangent_jacobian
-from ._types import Preference, Scalar, ScalarLike, as_float
+from .._loops.mrs import MRS, start_policy
+from .._numerics.linear import laplacian
+from .._numerics.simplex import tangent_basis
+from .._numerics.types import Preference, Scalar, ScalarLike, as_float
+from .._objectives.dpo import DPO
+from .._objectives.ipo import IPO
+from .stability import stability, tangent_jacobian
 
 
 class StationaryCovariance(eqx.Module):

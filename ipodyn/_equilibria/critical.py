@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._fixed_point import solve_fixed_point
-from ._loop import MRS
-from ._results import RESULTS, choose
-from ._stability import is_linear, safe_sqrt, skew_norm, skew_part, solve_stability, squared_radius
-from ._types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock, ScalarLike
+from .._loops.mrs import MRS
+from .._numerics.results import RESULTS, choose
+from .._numerics.skew import safe_sqrt, skew_norm, skew_part
+from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock, ScalarLike
+from .fixed_point import solve_fixed_point
+from .stability import is_linear, solve_stability, squared_radius
 
 ALPHA, BETA, LAM = range(3)  # which parameter is searched; each case of a batch has its own
 CODES = {"alpha": ALPHA, "beta": BETA, "lam": LAM}

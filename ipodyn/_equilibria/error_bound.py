@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._double import Double, two_product, two_sum
-from ._loop import MRS
-from ._newton_path import Pull, Settled, policy_centred, topped
-from ._objectives import IPO
-from ._simplex import matvec, softmax
-from ._types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock
+from .._loops.mrs import MRS
+from .._numerics.double import Double, two_product, two_sum
+from .._numerics.simplex import matvec, softmax
+from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock
+from .._objectives.ipo import IPO
+from .newton_path import Pull, Settled, policy_centred, topped
 
 REFINEMENTS = 8
 # In units of eps / 2, with a reserve: exp and a division; log, and what is added to it.

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._certificate import certified
-from ._loop import MRS, State, start_policy
-from ._newton_path import Pull, Settled, follow, policy_centred
-from ._results import RESULTS, choose
-from ._simplex import log_policy, softmax, supported
-from ._types import IntBlock, PolicyBlock, ScalarBlock, ScalarLike, as_float
+from .._loops.loop import State
+from .._loops.mrs import MRS, start_policy
+from .._numerics.results import RESULTS, choose
+from .._numerics.simplex import log_policy, softmax, supported
+from .._numerics.types import IntBlock, PolicyBlock, ScalarBlock, ScalarLike, as_float
+from .error_bound import certified
+from .newton_path import Pull, Settled, follow, policy_centred
 
 MAX_STEPS = 500
 

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._linear import ELIMINATED_UP_TO, eliminate
-from ._objectives import AbstractResponse, LinearResponse
-from ._simplex import matvec
-from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+from .._numerics.linear import ELIMINATED_UP_TO, eliminate
+from .._numerics.simplex import matvec
+from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+from .._objectives.response import AbstractResponse, LinearResponse
 
 
 def _fold(combine: Any, reduce: Any, x: PolicyBlock) -> ScalarBlock:

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from ._fixed_point import solve_fixed_point
-from ._loop import MRS
-from ._objectives import IPO, AbstractObjective
-from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
-from ._results import RESULTS, choose
-from ._simplex import entropy
-from ._stability import solve_stability
-from ._types import PolicyLike, Scalar
+from .._loops.mrs import MRS
+from .._numerics.checks import check_policy, check_positive, check_preference, check_unit_interval
+from .._numerics.results import RESULTS, choose
+from .._numerics.simplex import entropy
+from .._numerics.types import PolicyLike, Scalar
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .fixed_point import solve_fixed_point
+from .stability import solve_stability
 
 DEFAULT_BOUNDS = {"alpha": (0.0, 0.999), "beta": (1e-3, 1e3), "lam": (0.0, 1.0)}
 GRID = 96  # values looked at before bisection; a region that is safe again above a gap narrower than a step is missed

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ._fixed_point import fixed_point
-from ._loop import MRS
-from ._results import RESULTS, choose
-from ._stability import stability
-from ._types import Policy, PolicyLike, Scalar, as_float
+from .._loops.mrs import MRS
+from .._numerics.results import RESULTS, choose
+from .._numerics.types import Policy, PolicyLike, Scalar, as_float
+from .fixed_point import fixed_point
+from .stability import stability
 
 Functional = Callable[[MRS, Policy], Scalar]
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ._types import PolicyBlock, as_float
+from .._numerics.types import PolicyBlock, as_float
 
 # What maps, sweeps and the command line say of their start, in attributes, pictures and words.
 DEFAULT_START = "pi_0 moved off every symmetry by up to 10 %"

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ._loop import MRS
-from ._objectives import AbstractObjective
-from ._types import PolicyBlock
+from .._loops.mrs import MRS
+from .._numerics.types import PolicyBlock
+from .._objectives.objective import AbstractObjective
 
 # On the host until the engine sends a region to the devices, in one go; traced in kernels.
 _HostArray = Array | np.ndarray

@@ -11,19 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from ._engine import CHEAP_BLOCKS_PER_CALL, Devices, Kernel, ProgressCallback, block_size, run_points
-from ._fixed_point import solve_fixed_point
-from ._grid import Grid, Region
-from ._loop import check_common
-from ._objectives import IPO, AbstractObjective
-from ._preferences import check_policy, check_positive, check_preference, check_unit_interval
-from ._regimes import Regime, RegimeThresholds, classify, settled
-from ._results import RESULTS
-from ._rollout import Plan, finish, run_until_standing
-from ._simplex import entropy
-from ._stability import solve_stability
-from ._starts import DEFAULT_START, default_start, start_words
-from ._types import ScalarLike, VectorLike
+from .._engine.blocks import CHEAP_BLOCKS_PER_CALL, Devices, Kernel, ProgressCallback, block_size, run_points
+from .._equilibria.fixed_point import solve_fixed_point
+from .._equilibria.stability import solve_stability
+from .._loops.mrs import check_common
+from .._loops.starts import DEFAULT_START, default_start, start_words
+from .._numerics.checks import check_policy, check_positive, check_preference, check_unit_interval
+from .._numerics.results import RESULTS
+from .._numerics.simplex import entropy
+from .._numerics.types import ScalarLike, VectorLike
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .._rollouts.regimes import Regime, RegimeThresholds, classify, settled
+from .._rollouts.rollout import finish
+from .._rollouts.rounds import run_until_standing
+from .._rollouts.statistics import Plan
+from .grid import Grid, Region
 
 if TYPE_CHECKING:
     import xarray

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._map_statistics import MapStatistics
-from ._place import Place, place_at
-from ._shards import Layout, empty
-from ._stability_map import CODES, MapProblem, as_dataset, variable_attributes
+from .place import Place, place_at
+from .shards import Layout, empty
+from .stability_map import CODES, MapProblem, as_dataset, variable_attributes
+from .statistics import MapStatistics
 
 if TYPE_CHECKING:
     import xarray

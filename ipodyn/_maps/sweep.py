@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from ._engine import Devices, ProgressCallback, block_size, run_points
-from ._loop import MRS, check_common
-from ._preferences import check_alpha, check_beta, check_lam, check_policy, check_preference
-from ._rollout import Orbit, Plan, finish, run_until_standing
-from ._starts import default_start
-from ._types import VectorLike
+from .._engine.batch import SINGLE, batch_of, check_values
+from .._engine.blocks import Devices, ProgressCallback, block_size, run_points
+from .._loops.mrs import MRS
+from .._loops.starts import default_start
+from .._numerics.types import VectorLike
+from .._rollouts.rollout import Orbit, finish
+from .._rollouts.rounds import run_until_standing
+from .._rollouts.statistics import Plan
 
 # Loops are handed to the devices in pieces of about so many bytes: memory there does not grow with their number.
 PIECE_BYTES = 64 * 1024 * 1024
-_CHECKED_AT_ONCE = 1 << 18
-_SINGLE = {"P": 2, "alpha": 0, "beta": 0, "lam": 0, "pi_ref": 1, "pi_0": 1, "policy0": 1}  # axes of one loop
 
 
 class _Static(NamedTuple):
@@ -78,10 +78,10 @@ def sweep(
     plan = Plan.of(num_steps, window)
     if jax.tree.leaves(loops.objective):
         raise ValueError(f"`loops.objective` = {loops.objective} holds arrays; roll such loops out by `jax.vmap`.")
-    fields = {name: np.asarray(getattr(loops, name)) for name in _SINGLE if name != "policy0"}
+    fields = {name: np.asarray(getattr(loops, name)) for name in SINGLE if name != "policy0"}
     fields["policy0"] = sweep_start(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
-    own, num_loops = _batch(fields)
-    _check_values(fields)
+    own, num_loops = batch_of(fields)
+    check_values(fields)
     static = _Static(plan, loops.objective, own)
     bytes_of_one = sum(fields[name].nbytes for name in own) // num_loops
     piece = min(num_loops, max(1, PIECE_BYTES // bytes_of_one))
@@ -116,42 +116,3 @@ def _piece(field: np.ndarray, first: int, piece: int) -> Array:
     if len(rows) < piece:
         rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (piece - len(rows), *rows.shape[1:]))])
     return jnp.asarray(np.ascontiguousarray(np.moveaxis(rows, 0, -1)))
-
-
-def _batch(fields: dict[str, np.ndarray]) -> tuple[frozenset[str], int]:
-    """Which fields have the leading axis, and its length; `ValueError` if shapes do not fit together."""
-    own = frozenset(name for name, axes in _SINGLE.items() if fields[name].ndim == axes + 1)
-    if not own:
-        raise ValueError("`loops` has no batch axis; for one loop use `rollout`, many come from `jax.vmap`.")
-    num_loops = len(fields[min(own, key=list(_SINGLE).index)])
-    if num_loops == 0:
-        raise ValueError("`loops` holds no loop: its leading axis has length 0.")
-    K = fields["P"].shape[-1]
-    for name, axes in _SINGLE.items():
-        single = (K,) * axes
-        if fields[name].shape not in (single, (num_loops, *single)):
-            raise ValueError(
-                f"`{name}` has shape {fields[name].shape}; give {(num_loops, *single)}, one for each loop, or {single}."
-            )
-    return own, num_loops
-
-
-def _check_values(fields: dict[str, np.ndarray]) -> None:
-    """Values are not seen under `vmap`, where batches of loops are made; so they are looked at here."""
-    P = fields["P"] if fields["P"].ndim == 3 else fields["P"][None]
-    for first in range(0, len(P), _CHECKED_AT_ONCE):
-        check_preference(P[first : first + _CHECKED_AT_ONCE], name=f"P[{first}:]" if first else "P")
-    check_alpha(fields["alpha"])
-    check_beta(fields["beta"])
-    check_lam(fields["lam"])
-    K = fields["P"].shape[-1]
-    for name in ("pi_ref", "pi_0", "policy0"):
-        rows = np.atleast_2d(fields[name])
-        tolerance = max(8 * float(jnp.finfo(rows.dtype).eps), 1e-6)
-        sums = rows.sum(axis=1, dtype=np.float64)
-        doubtful = np.flatnonzero(~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= tolerance / 2)))
-        for row in doubtful:
-            place = name if fields[name].ndim == 1 else f"{name}[{row}]"
-            check_policy(rows[row], K, name=place)
-    policy0, pi_ref = (np.moveaxis(np.atleast_2d(fields[name]), -1, 0) for name in ("policy0", "pi_ref"))
-    check_common(policy0, pi_ref, fields["alpha"], name="policy0")

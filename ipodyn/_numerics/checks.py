@@ -8,6 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from .types import ScalarLike
+
 # What the checks accept: anything `np.asarray` takes, so that bad input meets a sentence, not a type error.
 HostArray: TypeAlias = ArrayLike | Sequence[Any]
 
@@ -215,3 +217,8 @@ def check_beta(beta: HostArray, *, name: str = "beta") -> np.ndarray:
     return check_positive(
         beta, name, "it is 1 / the KL coefficient, so large means a weak anchor; a trainer's 0.1 is 10 here"
     )
+
+
+def host_value(x: ScalarLike) -> float | None:
+    """`x` as a number, where it is one already and not traced."""
+    return None if isinstance(x, Tracer) else np.asarray(x).item()

@@ -4,6 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .types import (
+    BoolBlock,
+    PolicyBlock,
+    PreferenceBlock,
+)
+
 UNROLLED_UP_TO = 5  # rows; above, a loop is as fast, and compiles in a fraction of the time
 ELIMINATED_UP_TO = 16  # above, LAPACK (batch axes moved to the front) is the faster
 
@@ -52,3 +58,24 @@ def solve(matrix: Float[Array, "K K *shared"], rhs: Float[Array, "K *batch"]) ->
             total = total - rows[k][j] * x[j]
         x[k] = total / rows[k][k]
     return jnp.stack(x)
+
+
+def same_component(compared: BoolBlock) -> BoolBlock:
+    """(K, K, *batch): whether a chain of comparisons joins two responses."""
+    K = compared.shape[0]
+    eye = jnp.eye(K, dtype=bool).reshape((K, K) + (1,) * (compared.ndim - 2))
+    joined = compared | eye
+    for _ in range(max(1, (K - 1).bit_length())):
+        joined = jnp.any(joined[:, :, None] & joined[None], axis=1)
+    return joined
+
+
+def diagonal(values: PolicyBlock) -> PreferenceBlock:
+    K = values.shape[0]
+    eye = jnp.eye(K, dtype=values.dtype).reshape((K, K) + (1,) * (values.ndim - 1))
+    return eye * values[:, None]
+
+
+def laplacian(weights: PreferenceBlock) -> PreferenceBlock:
+    """diag(row sums) - weights, for symmetric weights."""
+    return diagonal(jnp.sum(weights, axis=1)) - weights

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._types import Policy, Scalar
+from .types import Policy, Scalar
 
 MAX_STEPS = 60
 TO_BOUNDARY = 0.98

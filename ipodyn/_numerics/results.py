@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool
 
-from ._types import X
+from .types import X
 
 
 class RESULTS(eqx.Enumeration):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from ._types import PolicyBlock, as_float
+from .types import PolicyBlock, as_float
 
 # Stands for log 0. Finite, so that 0 * log 0 and sums over thousands of rounds stay finite in float32 too, and far
 # below any logit that a policy can hold: exp(LOG_ZERO + anything) is exactly 0.

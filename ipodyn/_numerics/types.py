@@ -40,3 +40,6 @@ def as_float(x: ArrayLike, like: ArrayLike | None = None) -> Array:
     if isinstance(x, (bool, int, float)) or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         return jnp.asarray(x, dtype=jnp.result_type(float))
     return jnp.asarray(x)
+
+
+Counts = Float[ArrayLike, "K K"] | Int[ArrayLike, "K K"]

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from ._linear import solve
-from ._simplex import centred, matvec
-from ._types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
+from .._numerics.linear import solve
+from .._numerics.simplex import centred, matvec
+from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
 
 ROUNDINGS = 4  # of the terms of f: below this many, f is zero as far as the dtype can tell
 

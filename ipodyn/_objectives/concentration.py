@@ -14,11 +14,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ._objectives import IPO, AbstractObjective, ScoreSolution, _prepare
-from ._results import RESULTS, throw_unless_successful
-from ._simplex import entropy, log_policy, softmax
-from ._structure import _matrix, strong_order
-from ._types import PolicyBlock, PolicyLike, PreferenceBlock, PreferenceLike, ScalarLike, as_float
+from .._numerics.results import RESULTS, throw_unless_successful
+from .._numerics.simplex import entropy, log_policy, softmax
+from .._numerics.types import PolicyBlock, PolicyLike, PreferenceBlock, PreferenceLike, ScalarLike, as_float
+from .._preferences.structure import as_matrix, strong_order
+from .ipo import IPO
+from .objective import AbstractObjective, prepare
+from .response import ScoreSolution
 
 Ranking = Int[ArrayLike, " K"]
 
@@ -68,7 +70,7 @@ def row_gap_monotone(P: PreferenceLike, *, atol: ScalarLike | None = None) -> Ro
     >>> ipodyn.row_gap_monotone(P).pairs.tolist()  # 0 over 1 falls, 1 over 2 widens against the weaker
     [[False, True, False], [False, False, False], [False, False, False]]
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     ranked = strong_order(P)
     rows = P[:, ranked.order]
     gaps = rows[:, None, :] - rows[None, :, :]
@@ -148,7 +150,7 @@ def concentration_condition(
     >>> bool(found.holds), [round(float(g), 6) + 0 for g in (found.gain[0, 1], found.gain[1, 2])]
     (True, [0.0, 0.04])
     """
-    P, mu, mu_prime = _prepare(_matrix(P), mu, mu_prime)
+    P, mu, mu_prime = prepare(as_matrix(P), mu, mu_prime)
     order = strong_order(P).order if order is None else jnp.asarray(order)
     moved = (P - 0.5) @ (mu_prime - mu)
     above = _above(order)
@@ -211,8 +213,8 @@ def concentration(
     """
     if isinstance(num, bool) or not isinstance(num, int) or num < 2:
         raise ValueError(f"`num` is {num!r}; a path has at least 2 points.")
-    P, mu, mu_prime = _prepare(_matrix(P), mu, mu_prime)
-    pi_ref = jnp.full_like(mu, 1 / mu.shape[0]) if pi_ref is None else _prepare(P, pi_ref)[1]
+    P, mu, mu_prime = prepare(as_matrix(P), mu, mu_prime)
+    pi_ref = jnp.full_like(mu, 1 / mu.shape[0]) if pi_ref is None else prepare(P, pi_ref)[1]
     order = strong_order(P).order if order is None else jnp.asarray(order)
     share = jnp.linspace(0, 1, num, dtype=P.dtype)
     path = (1 - share)[None, :] * mu[:, None] + share[None, :] * mu_prime[:, None]

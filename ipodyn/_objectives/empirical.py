@@ -1,4 +1,4 @@
-r"""One round on a finite sample: n labelled pairs, and the scores that they determine.
+"""One round on a finite sample: n labelled pairs, and the scores that they determine.
 
 Counts are wins, W[i, j] = how often i beat j. Kernels have their batch axes behind.
 """
@@ -9,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from ._linear import solve
-from ._objectives import DPO, IPO, AbstractObjective
-from ._simplex import centred, log_policy, softmax
-from ._types import (
+from .._numerics.linear import diagonal, laplacian, same_component, solve
+from .._numerics.simplex import centred, log_policy, softmax
+from .._numerics.types import (
     BoolBlock,
+    Counts,
     Policy,
     PolicyBlock,
     PolicyLike,
@@ -25,11 +25,12 @@ from ._types import (
     ScalarLike,
     as_float,
 )
+from .dpo import DPO
+from .ipo import IPO
+from .objective import AbstractObjective
 
 PAIRS_AT_ONCE = 128  # drawn together
 MAX_STEPS = 60  # damped Newton steps of the ridge fit; a handful suffice
-
-Counts = Float[ArrayLike, "K K"] | Int[ArrayLike, "K K"]
 
 
 class EmpiricalScore(NamedTuple):
@@ -72,31 +73,10 @@ def draw_wins_block(
     return wins.reshape((K, K, *batch))
 
 
-def _same_component(compared: BoolBlock) -> BoolBlock:
-    """(K, K, *batch): whether a chain of comparisons joins two responses."""
-    K = compared.shape[0]
-    eye = jnp.eye(K, dtype=bool).reshape((K, K) + (1,) * (compared.ndim - 2))
-    joined = compared | eye
-    for _ in range(max(1, (K - 1).bit_length())):
-        joined = jnp.any(joined[:, :, None] & joined[None], axis=1)
-    return joined
-
-
-def _diagonal(values: PolicyBlock) -> PreferenceBlock:
-    K = values.shape[0]
-    eye = jnp.eye(K, dtype=values.dtype).reshape((K, K) + (1,) * (values.ndim - 1))
-    return eye * values[:, None]
-
-
-def laplacian(weights: PreferenceBlock) -> PreferenceBlock:
-    """diag(row sums) - weights, for symmetric weights."""
-    return _diagonal(jnp.sum(weights, axis=1)) - weights
-
-
 def ipo_scores(wins: PreferenceBlock) -> PolicyBlock:
     """Minimum-norm solution r of L r = (wins - losses) / 2, L the Laplacian of the comparison counts."""
     counts = wins + jnp.swapaxes(wins, 0, 1)
-    joined = _same_component(counts > 0).astype(wins.dtype)
+    joined = same_component(counts > 0).astype(wins.dtype)
     # The null space of L is spanned by the indicators of its components: adding their projector, in the unit of the
     # counts, makes the system regular and leaves the minimum-norm solution what it is.
     projector = joined / jnp.sum(joined, axis=1, keepdims=True)
@@ -116,7 +96,7 @@ def _ridge_bend(score: PolicyBlock, wins: PreferenceBlock, ridge: ScalarBlock) -
     """Minus the second derivative: the Laplacian of the slopes, plus the ridge."""
     counts = wins + jnp.swapaxes(wins, 0, 1)
     rates = jax.nn.sigmoid(score[:, None] - score[None])
-    ridges = _diagonal(jnp.broadcast_to(ridge[None], score.shape))
+    ridges = diagonal(jnp.broadcast_to(ridge[None], score.shape))
     return laplacian(counts * rates * jnp.swapaxes(rates, 0, 1)) + ridges
 
 
@@ -233,7 +213,7 @@ def empirical_score(objective: AbstractObjective, wins: Counts, *, ridge: Scalar
 
 @eqx.filter_jit
 def _empirical_score(objective: AbstractObjective, wins: Array, ridge: Array | None) -> Array:
-    wins = wins - _diagonal(jnp.diagonal(wins))
+    wins = wins - diagonal(jnp.diagonal(wins))
     return empirical_scores(objective, wins, ridge).score
 
 

@@ -9,10 +9,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from ._objectives import AbstractObjective, Optimum
-from ._results import RESULTS, choose, throw_unless_successful
-from ._simplex import centred, log_policy, softmax
-from ._types import IntBlock, Logits, Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+from .._numerics.results import RESULTS, choose, throw_unless_successful
+from .._numerics.simplex import centred, log_policy, softmax
+from .._numerics.types import (
+    IntBlock,
+    Logits,
+    Policy,
+    PolicyLike,
+    Preference,
+    PreferenceLike,
+    Scalar,
+    ScalarLike,
+    as_float,
+)
+from .objective import AbstractObjective, Optimum
 
 if TYPE_CHECKING:
     import optax

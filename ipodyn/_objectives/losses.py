@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._objectives import AbstractObjective, _log_ratio, _prepare
-from ._simplex import kl_divergence, log_policy
-from ._types import Logits, PolicyLike, PreferenceLike, Scalar, ScalarLike, as_float
+from .._numerics.simplex import kl_divergence, log_policy
+from .._numerics.types import Logits, PolicyLike, PreferenceLike, Scalar, ScalarLike, as_float
+from .objective import AbstractObjective, log_ratio, prepare
 
 
 def pair_loss(
@@ -52,7 +52,7 @@ def ipo_game_value(
     >>> float(ipodyn.ipo_game_value(jnp.zeros(2), jnp.full((2, 2), 0.5), half, half, beta=1.0))
     0.5
     """
-    P, logits, mu, pi_ref = _prepare(P, logits, mu, pi_ref)
+    P, logits, mu, pi_ref = prepare(P, logits, mu, pi_ref)
     policy: Logits = jax.nn.softmax(logits)
     return policy @ (P @ mu) - kl_divergence(policy, pi_ref) / as_float(beta, P)
 
@@ -69,7 +69,7 @@ def ipo_regression_loss(
     >>> float(ipodyn.ipo_regression_loss(jnp.zeros(2), jnp.full((2, 2), 0.5), half, half, beta=1.0))
     0.0
     """
-    P, logits, mu, pi_ref = _prepare(P, logits, mu, pi_ref)
-    h, weights = _log_ratio(logits, pi_ref, mu)
+    P, logits, mu, pi_ref = prepare(P, logits, mu, pi_ref)
+    h, weights = log_ratio(logits, pi_ref, mu)
     miss = h[:, None] - h[None, :] - as_float(beta, P) * (P - 0.5)
     return jnp.sum(weights * miss**2)

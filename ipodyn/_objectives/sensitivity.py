@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._objectives import DPO, AbstractObjective, _prepare
-from ._results import RESULTS, throw_unless_successful
-from ._simplex import log_policy, softmax
-from ._structure import _matrix
-from ._types import PolicyBlock, PolicyLike, PreferenceBlock, PreferenceLike, Scalar, ScalarLike, as_float
+from .._numerics.results import RESULTS, throw_unless_successful
+from .._numerics.simplex import log_policy, softmax
+from .._numerics.types import PolicyBlock, PolicyLike, PreferenceBlock, PreferenceLike, Scalar, ScalarLike, as_float
+from .._preferences.structure import as_matrix
+from .dpo import DPO
+from .objective import AbstractObjective, prepare
 
 
 @eqx.filter_jit
@@ -58,8 +59,8 @@ def sampling_sensitivity(
     >>> float(jnp.abs(ipodyn.sampling_sensitivity(ipodyn.IPO(), P, mu)).max()) > 0.05
     True
     """
-    P, mu = _prepare(_matrix(P), mu)
-    pi_ref = jnp.full_like(mu, 1 / mu.shape[0]) if pi_ref is None else _prepare(P, pi_ref)[1]
+    P, mu = prepare(as_matrix(P), mu)
+    pi_ref = jnp.full_like(mu, 1 / mu.shape[0]) if pi_ref is None else prepare(P, pi_ref)[1]
     score, slope, result = _score_and_slope(objective, P, mu)
     ok = result == RESULTS.successful
     beta = as_float(beta, P)
@@ -86,6 +87,6 @@ def bradley_terry_distance(P: PreferenceLike, *, throw: bool = True) -> Scalar:
     >>> round(float(ipodyn.bradley_terry_distance(ipodyn.problems.three_cycle(0.3))), 6)
     0.3
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     score = DPO().score(P, jnp.full(P.shape[0], 1 / P.shape[0], P.dtype), throw=throw)
     return jnp.max(jnp.abs(P - jax.nn.sigmoid(score[:, None] - score[None, :])))

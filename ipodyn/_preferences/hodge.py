@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ._structure import _matrix
-from ._types import PolicyBlock, PreferenceBlock, PreferenceLike, ScalarBlock
+from .._numerics.types import PolicyBlock, PreferenceBlock, PreferenceLike, ScalarBlock
+from .structure import as_matrix
 
 
 class HodgeSplit(eqx.Module):
@@ -57,7 +57,7 @@ def hodge_split(P: PreferenceLike) -> HodgeSplit:
     >>> split.triangles.tolist(), round(float(split.curl[0]), 6), round(float(split.cyclic_share), 6)
     ([[0, 1, 2]], 0.9, 1.0)
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     K = P.shape[0]
     skew = (P - P.T) / 2
     score = jnp.mean(skew, axis=1)

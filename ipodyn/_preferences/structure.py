@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from ._types import PreferenceLike, as_float
+from .._numerics.types import PreferenceLike, as_float
 
 
-def _matrix(P: ArrayLike) -> Array:
+def as_matrix(P: ArrayLike) -> Array:
     """`P` as a floating (K, K) array, or a `ValueError` with its shape."""
     array = as_float(P)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
@@ -39,7 +39,7 @@ def condorcet_winner(P: PreferenceLike) -> Int[Array, ""]:
     >>> int(ipodyn.condorcet_winner(ipodyn.problems.three_cycle(0.3)))
     -1
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     beats_all = jnp.all((P > P.T) | jnp.eye(P.shape[0], dtype=bool), axis=1)
     return jnp.where(jnp.any(beats_all), jnp.argmax(beats_all), -1)
 
@@ -53,7 +53,7 @@ def weak_condorcet_winners(P: PreferenceLike) -> Bool[Array, " K"]:
     >>> ipodyn.weak_condorcet_winners(jnp.full((2, 2), 0.5)).tolist()
     [True, True]
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     return ~jnp.any(P.T > P, axis=1)
 
 
@@ -73,7 +73,7 @@ def smith_set(P: PreferenceLike) -> Bool[Array, " K"]:
     >>> ipodyn.smith_set(ipodyn.problems.three_cycle(0.3)).tolist()
     [True, True, True]
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     K = P.shape[0]
     beats = P > P.T
     score = jnp.sum(jnp.where(beats, 2, jnp.where(beats.T, 0, 1)), axis=1) - 1  # less the tie with itself
@@ -94,7 +94,7 @@ def has_cycle(P: PreferenceLike) -> Bool[Array, ""]:
     >>> bool(ipodyn.has_cycle(ipodyn.problems.three_cycle(0.3)))
     True
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     beats = P > P.T
     # Take away, layer by layer, what no remaining response beats; K layers exhaust any acyclic relation.
     remaining = jnp.any(beats, axis=0)
@@ -134,7 +134,7 @@ def strong_order(P: PreferenceLike) -> StrongOrder:
     >>> found.order.tolist(), bool(found.holds), bool(found.strict)
     ([1, 2, 0], True, True)
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     K = P.shape[0]
     # Row dominance is transitive, so an order exists iff any two rows are comparable; then the number of rows
     # dominated sorts them, as row sums do (dominance orders sums, equal sums mean equal rows), but exactly.
@@ -210,7 +210,7 @@ def transitivity(P: PreferenceLike) -> Transitivity:
     >>> bool(degrees.strong), float(degrees.bradley_terry_residual) < 1e-12
     (True, True)
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     K = P.shape[0]
     at_least = P >= P.T
     apart = ~jnp.eye(K, dtype=bool)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._preferences import HostArray, check_preference
-from ._structure import _matrix
-from ._types import PreferenceLike
+from .._numerics.checks import HostArray, check_preference
+from .._numerics.types import PreferenceLike
+from .structure import as_matrix
 
 
 def borda_scores(P: PreferenceLike) -> Float[Array, " K"]:
@@ -25,7 +25,7 @@ def borda_scores(P: PreferenceLike) -> Float[Array, " K"]:
     >>> [round(float(score), 6) for score in ipodyn.borda_scores(ipodyn.problems.overshadowed_winner(3, 0.1))]
     [0.6, 0.65, 0.25]
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     K = P.shape[0]
     # By margins: scores that tie exactly stay tied where P and its transpose carry different roundings.
     return 0.5 + 0.5 * jnp.sum(P - P.T, axis=1) / max(K - 1, 1)
@@ -44,7 +44,7 @@ def copeland_scores(P: PreferenceLike) -> Int[Array, " K"]:
     >>> ipodyn.copeland_scores(ipodyn.problems.overshadowed_winner(4, 0.1)).tolist()
     [3, 1, -2, -2]
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     return jnp.sum(P > P.T, axis=1) - jnp.sum(P < P.T, axis=1)
 
 
@@ -63,7 +63,7 @@ def schwartz_set(P: PreferenceLike) -> Bool[Array, " K"]:
     >>> ipodyn.schwartz_set(P).tolist(), ipodyn.smith_set(P).tolist()
     ([True, False, True], [True, True, True])
     """
-    P = _matrix(P)
+    P = as_matrix(P)
     reach = P > P.T
     for _ in range(max(1, (P.shape[0] - 1).bit_length())):
         reach = reach | jnp.any(reach[:, :, None] & reach[None, :, :], axis=1)

@@ -14,8 +14,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from ._structure import _matrix, condorcet_winner, smith_set
-from ._types import BoolBlock, PolicyLike, PreferenceLike, ScalarBlock, ScalarLike, as_float
+from .._numerics.types import BoolBlock, PolicyLike, PreferenceLike, ScalarBlock, ScalarLike, as_float
+from .._preferences.structure import as_matrix, condorcet_winner, smith_set
 
 
 class Axiom(eqx.Module):
@@ -34,7 +34,7 @@ class Axiom(eqx.Module):
 
 
 def _check(P: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    P = _matrix(P)
+    P = as_matrix(P)
     scores = as_float(scores)
     if scores.shape != P.shape[:1]:
         raise ValueError(

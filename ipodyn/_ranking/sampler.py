@@ -1,4 +1,4 @@
-r"""Sampling distributions designed for one instance: the ranking guarantees that no fixed distribution gives."""
+"""Sampling distributions designed for one instance: the ranking guarantees that no fixed distribution gives."""
 
 import math
 from typing import Literal
@@ -7,21 +7,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from ._matrix_game import solve_game
-from ._results import RESULTS, choose, throw_unless_successful
-from ._sampler_lp import highs_game
-from ._structure import _matrix, condorcet_winner, smith_set
-from ._types import Policy, Preference, PreferenceLike, Scalar, ScalarBlock, ScalarLike, as_float
-
-Criterion = Literal["condorcet", "smith", "order"]
-CRITERIA = ("condorcet", "smith", "order")
+from .._numerics.checks import host_value
+from .._numerics.matrix_game import solve_game
+from .._numerics.matrix_game_highs import highs_game
+from .._numerics.results import RESULTS, choose, throw_unless_successful
+from .._numerics.types import Policy, Preference, PreferenceLike, Scalar, ScalarBlock, ScalarLike, as_float
+from .._preferences.structure import as_matrix
+from .criteria import Criterion, Pairs, criterion_pairs
 
 UNIFORM_SHARE = 0.05  # of the mass, and of the best margin, that the default floor may take
-
-Pairs = Bool[Array, "K K"]
 Excess = Float[Array, "K K K"]  # [i, j, k]: how much a unit of mass on k puts i above j
 
 
@@ -54,16 +50,6 @@ class Sampler(eqx.Module):
         """How much larger the margin of the best distribution can be: some roundings in float64, up to about 1e-3 of
         the largest score difference in float32, 0 where the criterion names no pair."""
         return jnp.where(self.vacuous, 0.0, self.bound - jnp.where(self.vacuous, 0.0, self.margin))
-
-
-def criterion_pairs(P: Preference, criterion: str) -> Pairs:
-    """The pairs (i, j) whose scores the criterion wants in the order i above j."""
-    if criterion not in CRITERIA:
-        raise ValueError(f"`criterion` is {criterion!r}; it must be one of {', '.join(CRITERIA)}.")
-    if criterion == "order":
-        return P > P.T
-    top = jnp.arange(P.shape[0]) == condorcet_winner(P) if criterion == "condorcet" else smith_set(P)
-    return top[:, None] & ~top[None, :] & jnp.any(top)
 
 
 def excess(lower: Preference, upper: Preference) -> Excess:
@@ -132,11 +118,6 @@ def design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar)
     return eqx.tree_at(lambda s: (s.margin, s.bound), found, tuple(both))
 
 
-def host_value(x: ScalarLike) -> float | None:
-    """`x` as a number, where it is one already and not traced."""
-    return None if isinstance(x, Tracer) else np.asarray(x).item()
-
-
 def requested_floor(floor: ScalarLike | None, P: Preference) -> Scalar:
     """The floor in the dtype of `P`, NaN for the default. Where its value is known it must leave room."""
     K, known = P.shape[0], None if floor is None else host_value(floor)
@@ -169,7 +150,7 @@ def design_on_host(coefficients: np.ndarray, pairs: np.ndarray, floor: float | N
 
 def one_matrix(P: PreferenceLike) -> Preference:
     """`P` as a floating (K, K) array of at least two responses, or a `ValueError` with its shape."""
-    P = _matrix(P)
+    P = as_matrix(P)
     if P.shape[0] < 2:
         raise ValueError(f"`P` has shape {P.shape}: a sampler is designed for 2 responses or more.")
     return P

@@ -9,11 +9,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from ._matrix_game import Game, factored, solve_game
-from ._results import RESULTS, choose, throw_unless_successful
-from ._sampler import Criterion, Excess, Pairs, Sampler, conclude, criterion_pairs, excess, host_value, one_matrix
-from ._simplex import kl_divergence
-from ._types import Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+from .._numerics.checks import host_value
+from .._numerics.matrix_game import Game, factored, solve_game
+from .._numerics.results import RESULTS, choose, throw_unless_successful
+from .._numerics.simplex import kl_divergence
+from .._numerics.types import Policy, PolicyLike, Preference, PreferenceLike, Scalar, ScalarLike, as_float
+from .criteria import Criterion, Pairs, criterion_pairs
+from .sampler import Excess, Sampler, conclude, excess, one_matrix
 
 ENUMERATED_UP_TO = 8  # responses: above, subsets are left out one response at a time
 STEPS = 100

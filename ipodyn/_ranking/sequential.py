@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._intervals import possible_tops, robust_excess, robust_sampler, subsets
-from ._matrix_game import solve_game
-from ._sampler import CRITERIA, Sampler
+from .._numerics.matrix_game import solve_game
+from .criteria import CRITERIA
+from .robust_sampler import possible_tops, robust_excess, robust_sampler, subsets
+from .sampler import Sampler
 
 RULES = ("adaptive", "uniform")
 FIRST = 2  # comparisons of each pair before anything is chosen

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._sequential import FIRST, GROWTH, GUARD, Evidence, Plan, adaptive_pairs, check_design, make_plan
+from .sequential import FIRST, GROWTH, GUARD, Evidence, Plan, adaptive_pairs, check_design, make_plan
 
 
 class SequentialRuns(NamedTuple):

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ._objectives import IPO, AbstractObjective
-from ._preferences import HostArray, check_policy, check_positive
-from ._types import PolicyBlock
-from ._witness import AxiomName, Witness, check_axiom
+from .._numerics.checks import HostArray, check_policy, check_positive
+from .._numerics.types import PolicyBlock
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .witness import AxiomName, Witness, check_axiom
 
 LARGEST = {"condorcet": 1000, "smith": 10, "order": 7}  # responses that enumeration can take
 ASCENT_STEPS = 100

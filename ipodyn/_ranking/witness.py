@@ -14,9 +14,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from ._axioms import Axiom, condorcet_top, order_preserving, smith_top
-from ._objectives import IPO, AbstractObjective
-from ._types import PolicyBlock, PolicyLike, PreferenceBlock, ScalarBlock, ScalarLike, as_float
+from .._numerics.types import PolicyBlock, PolicyLike, PreferenceBlock, ScalarBlock, ScalarLike, as_float
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
+from .axioms import Axiom, condorcet_top, order_preserving, smith_top
 
 AxiomName = Literal["condorcet", "smith", "order"]
 AXIOMS: dict[str, Callable[..., Axiom]] = {

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._objectives import DPO, IPO, AbstractObjective
-from .._stability_map import stability_map
+from .._maps.stability_map import stability_map
+from .._objectives.dpo import DPO
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
 
 if TYPE_CHECKING:
     import matplotlib.figure

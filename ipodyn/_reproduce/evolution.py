@@ -4,12 +4,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._loop import MRS
-from .._rollout import rollout
+from .._loops.mrs import MRS
+from .._rollouts.rollout import rollout
 from ..plot._figure import CATEGORICAL, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
-from ._config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, share_of
-from ._loops import finite_orbits, loops_of
-from ._pictures import heading
+from .config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, share_of
+from .loops import finite_orbits, loops_of
+from .pictures import heading
 
 
 def _itself(policy: jax.Array) -> jax.Array:

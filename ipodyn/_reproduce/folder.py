@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._claims import Judged
-from ._config import Config, Made, Material
-from ._registry import Figure
+from .claims import Judged
+from .config import Config, Made, Material
+from .registry import Figure
 
 INPUTS = {"configuration": "sizes, parameters or seed", "data": "data", "code": "version of ipodyn or jax"}
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._finite import FiniteOrbit, finite_sweep
-from .._loop import MRS
-from .._objectives import DPO
-from ._config import Config, Progress, objective_of
+from .._loops.mrs import MRS
+from .._maps.finite_sweep import finite_sweep
+from .._objectives.dpo import DPO
+from .._rollouts.finite import FiniteOrbit
+from .config import Config, Progress, objective_of
 
 
 def batch_of_loops(P: np.ndarray, alpha: np.ndarray, beta: np.ndarray, lam: np.ndarray, variant: str) -> MRS:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .._regimes import Regime
-from .._stability_map import stability_map
+from .._maps.stability_map import stability_map
+from .._rollouts.regimes import Regime
 from ..plot._figure import new_figure
-from ._config import (
+from .config import (
     WORDS,
     Config,
     Made,
@@ -17,9 +17,9 @@ from ._config import (
     objective_of,
     share_of,
 )
-from ._loops import batch_of_loops, finite_orbits
-from ._pictures import heading, heat
-from ._trends import trend, way_there
+from .loops import batch_of_loops, finite_orbits
+from .pictures import heading, heat
+from .trends import trend, way_there
 
 QUANTITY = {"cyclic": "variance", "st": "entropy"}
 _TITLES = {"variance": "time-averaged variance of the policy", "entropy": "final entropy"}

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._concentration import concentration, concentration_condition, row_gap_monotone
-from .._objectives import AbstractObjective
-from .._structure import strong_order
+from .._objectives.concentration import concentration, concentration_condition, row_gap_monotone
+from .._objectives.objective import AbstractObjective
+from .._preferences.structure import strong_order
 from ..plot._figure import CATEGORICAL, light_axes, new_figure, style_axes
-from ._config import WORDS, Config, Made, Material, Progress, matrices_for, objective_of, share_of
-from ._pictures import heading
+from .config import WORDS, Config, Made, Material, Progress, matrices_for, objective_of, share_of
+from .pictures import heading
 
 
 @eqx.filter_jit

@@ -4,9 +4,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._claims import Judged
-from ._config import Material
-from ._registry import FIGURES
+from .claims import Judged
+from .config import Material
+from .registry import FIGURES
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }

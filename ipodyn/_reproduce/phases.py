@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .._finite import variance_of_average
+from .._rollouts.finite import variance_of_average
 from ..plot._figure import CATEGORICAL, INK, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
-from ._config import Config, Made, Material, Progress, loop_words, share_of
-from ._evolution import trajectories
-from ._loops import finite_orbits, loops_of
-from ._pictures import heading
+from .config import Config, Made, Material, Progress, loop_words, share_of
+from .evolution import trajectories
+from .loops import finite_orbits, loops_of
+from .pictures import heading
 
 SHOWN_ROUNDS, SHOWN = 150, 3
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..plot._figure import INK, LABEL_SIZE, TICK_SIZE, TITLE_SIZE, cell_edges, style_axes
-from ._config import Material
+from .config import Material
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import plot
-from .._audit import audit
-from .._structure import strong_order
-from ._config import Config, Made, Material, Progress
+from .._diagnosis.audit import audit
+from .._preferences.structure import strong_order
+from .config import Config, Made, Material, Progress
 
 
 def rankings(config: Config, material: Material, progress: Progress | None = None) -> Made:

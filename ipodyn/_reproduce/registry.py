@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-from ._config import WORDS, Config, Made, Material, Progress
-from ._evolution import evolution
-from ._maps import QUANTITY, heat_map
-from ._one_shot import concentrations
-from ._phases import phases
-from ._rankings import rankings
-from ._series import SYMBOLS, one_parameter
+from .config import WORDS, Config, Made, Material, Progress
+from .evolution import evolution
+from .maps import QUANTITY, heat_map
+from .one_shot import concentrations
+from .phases import phases
+from .rankings import rankings
+from .series import SYMBOLS, one_parameter
 
 FAMILIES = ("evolution", "map", "series", "averaging", "concentration", "ranking")
 LOOPS = {

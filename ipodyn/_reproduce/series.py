@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from .._sweep import sweep
+from .._maps.sweep import sweep
 from ..plot._figure import CATEGORICAL, LABEL_SIZE, light_axes, new_figure, style_axes
-from ._config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, matrices_for, share_of
-from ._evolution import trajectories
-from ._loops import batch_of_loops, finite_orbits
-from ._maps import QUANTITY
-from ._pictures import heading
-from ._trends import trend, way_there
+from .config import WORDS, Config, Made, Material, Progress, is_finite, loop_words, matrices_for, share_of
+from .evolution import trajectories
+from .loops import batch_of_loops, finite_orbits
+from .maps import QUANTITY
+from .pictures import heading
+from .trends import trend, way_there
 
 SYMBOLS = {"alpha": "α", "beta": "β", "lam": "λ"}
 _LABELS = {"variance": "time-averaged variance", "entropy": "final entropy (nats)"}

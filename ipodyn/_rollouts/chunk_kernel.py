@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._loop import Round, State
-from ._objectives import LinearResponse
-from ._simplex import EXCLUDED, LOG_ZERO
-from ._types import PolicyBlock, ScalarBlock
+from .._loops.loop import Round, State
+from .._numerics.simplex import EXCLUDED, LOG_ZERO
+from .._numerics.types import PolicyBlock, ScalarBlock
+from .._objectives.response import LinearResponse
 
 LANES = 128  # trajectories of one program
 LARGEST_K = 8  # K^2 + 5 K registers a lane: 104 of 255

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from ._loop import Round, State
-from ._newton_path import Pull
-from ._objectives import LinearResponse
-from ._simplex import EXCLUDED, matvec
-from ._starts import generic_start
-from ._types import PolicyBlock, ScalarBlock
+from .._equilibria.newton_path import Pull
+from .._loops.loop import Round, State
+from .._loops.starts import generic_start
+from .._numerics.simplex import EXCLUDED, matvec
+from .._numerics.types import PolicyBlock, ScalarBlock
+from .._objectives.response import LinearResponse
 
 NUDGE = 1e-6  # a response that holds less has no part in the motion
 SMALL = 1e-2  # below, a response can be on its way back although no probability moves

@@ -7,8 +7,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int
 
-from ._results import RESULTS
-from ._rollout import Orbit
+from .._numerics.results import RESULTS
+from .rollout import Orbit
 
 
 class Regime(enum.IntEnum):

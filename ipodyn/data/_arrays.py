@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from .._preferences import check_preference
+from .._numerics.checks import check_preference
 from ._report import DataError, LoadReport
 from ._set import PreferenceSet
 from ._tables import check_file, one_line

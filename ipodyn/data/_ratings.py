@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._types import as_float
+from .._numerics.types import as_float
 from ._groups import all_subsets, check_grouping, check_number, disjoint_groups
 from ._matrices import from_upper
 from ._report import DataError, LoadReport, counted

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._structure import has_cycle, strong_order
+from .._preferences.structure import has_cycle, strong_order
 from ._report import DataError, LoadReport
 
 _CHUNK = 8192  # matrices judged at once: bounds memory, and one compiled shape serves a whole set

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._map_statistics import MapStatistics
+from .._maps.statistics import MapStatistics
 from ._figure import (
     FAINT,
     INK,

@@ -1,0 +1,126 @@
+"""Many loops with finite samples at once, in blocks on all devices."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+
+from .._engine.batch import SINGLE, batch_of, check_values
+from .._engine.blocks import Devices, ProgressCallback, block_size, run_points
+from .._loops.mrs import MRS
+from .._loops.sampled_response import finite_round, typed_key
+from .._numerics.checks import check_positive
+from .._numerics.types import ScalarLike, VectorLike, as_float
+from .._objectives.empirical import check_ridge
+from .._rollouts.finite import FiniteOrbit, one_orbit
+from .._rollouts.statistics import Plan
+from .sweep import sweep_start
+
+
+class _Static(NamedTuple):
+    """What is compiled in."""
+
+    plan: Plan
+    objective: Any  # a frozen equinox module without arrays
+    own: frozenset[str]
+    trajectories: int
+    paths: bool
+    key_type: str
+
+
+def _block(static: _Static, arguments: dict[str, Any], index: Int[Array, " S"]) -> FiniteOrbit:
+    which, trajectory = index // static.trajectories, index % static.trajectories
+
+    def of_block(name: str) -> Array:
+        field = arguments[name]
+        if name in static.own:
+            return jnp.take(field, which, axis=-1, mode="clip")
+        return jnp.broadcast_to(field[..., None], (*field.shape, index.size))
+
+    names = ("P", "alpha", "beta", "lam", "pi_ref", "pi_0")
+    loop = MRS(**{name: of_block(name) for name in names}, objective=static.objective)
+    # A trajectory's key is a matter of its loop and number alone, not of how the work is cut.
+    root = jax.random.wrap_key_data(arguments["key"], impl=static.key_type)
+    keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(root, i), j))(which, trajectory)
+    ridge = arguments["ridge"]
+    ridge = None if ridge is None else jnp.broadcast_to(ridge, index.shape)
+    num_pairs = jnp.take(arguments["num_pairs"], which, mode="clip")
+    return one_orbit(finite_round(loop, keys, num_pairs, ridge), of_block("policy0"), static.plan, static.paths)
+
+
+def finite_sweep(
+    loops: MRS,
+    key: PRNGKeyArray,
+    policy0: Float[ArrayLike, "..."] | VectorLike | None = None,
+    *,
+    num_pairs: Float[ArrayLike, "..."] | Int[ArrayLike, "..."] | float | int,
+    num_trajectories: int = 64,
+    num_steps: int = 3000,
+    window: int | None = None,
+    ridge: ScalarLike | None = None,
+    paths: bool = False,
+    size: int | None = None,
+    devices: Devices | None = None,
+    progress: ProgressCallback | None = None,
+) -> FiniteOrbit:
+    r"""Many trajectories of many loops on finite samples, by the blocked engine, on all devices.
+
+    - `loops`: an `MRS` as `sweep` takes it, with a leading axis N on some fields; or one loop without any.
+    - `key`: a JAX random key; trajectory r of loop i is that of `fold_in(fold_in(key, i), r)` in `finite_rollout`,
+      however the work is cut. - `policy0`: shape (N, K) or (K,); None: as in `sweep`.
+    - `num_pairs`: pairs a round, one number or (N,). - `num_trajectories`: of each loop.
+    - `ridge`, `num_steps`, `window`, `paths`: as in `finite_rollout`. - `size`, `devices`, `progress`: as in `sweep`.
+
+    Returns a `FiniteOrbit` of NumPy arrays, (N, trajectories, ...), or (trajectories, ...) for one loop.
+
+    >>> import ipodyn, jax, jax.numpy as jnp
+    >>> P = ipodyn.problems.three_cycle(0.4)
+    >>> loops = jax.vmap(lambda beta: ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0))(jnp.array([1.0, 2.0]))
+    >>> orbits = ipodyn.finite_sweep(loops, jax.random.key(0), num_pairs=100, num_trajectories=8, num_steps=20)
+    >>> orbits.final.shape, orbits.variance.shape, orbits.saved is None  # `paths=True` keeps the policies
+    ((2, 8, 3), (2, 8), True)
+    """
+    check_ridge(loops.objective, ridge)
+    if isinstance(num_trajectories, bool) or not isinstance(num_trajectories, int) or num_trajectories < 1:
+        raise ValueError(f"`num_trajectories` is {num_trajectories!r}; it must be a whole number, at least 1.")
+    check_positive(np.asarray(num_pairs), "num_pairs", "it is the number of labelled pairs a round")
+    single = loops.P.ndim == 2 and loops.alpha.ndim == 0 and loops.pi_ref.ndim == 1 and loops.pi_0.ndim == 1
+    if single:
+        loops = eqx.tree_at(lambda loop: loop.alpha, loops, loops.alpha[None])
+    fields = {name: np.asarray(getattr(loops, name)) for name in SINGLE if name != "policy0"}
+    fields["policy0"] = sweep_start(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
+    own, num_loops = batch_of(fields)
+    check_values(fields)
+    dtype = fields["P"].dtype
+    pairs = np.asarray(num_pairs, dtype)
+    if pairs.shape not in ((), (num_loops,)):
+        raise ValueError(f"`num_pairs` has shape {pairs.shape}; give one number, or {(num_loops,)}.")
+    arguments: dict[str, Any] = {
+        name: jnp.asarray(np.moveaxis(x, 0, -1) if name in own else x) for name, x in fields.items()
+    }
+    arguments |= {
+        "num_pairs": jnp.asarray(np.broadcast_to(pairs, (num_loops,))),
+        "ridge": None if ridge is None else as_float(ridge, fields["P"]),
+        "key": jax.random.key_data(typed_key(key)),
+    }
+    static = _Static(
+        Plan.of(num_steps, window),
+        loops.objective,
+        own,
+        num_trajectories,
+        paths,
+        str(jax.random.key_impl(typed_key(key))),
+    )
+    size = block_size(fields["P"].shape[-1], dtype.itemsize) if size is None else size
+    orbit = run_points(
+        _block, static, arguments, num_loops * num_trajectories, size=size, devices=devices, progress=progress
+    )
+    shape = (num_trajectories,) if single else (num_loops, num_trajectories)
+
+    def leading(x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, -1, 0).reshape((*shape, *x.shape[:-1]))
+
+    return jax.tree.map(leading, orbit)
