@@ -1,7 +1,5 @@
 """Dynamics of preference optimisation: where iterated IPO and DPO converge, oscillate or collapse."""
 
-import importlib.metadata as _metadata
-
 from . import data as data
 from . import plot as plot
 from . import problems as problems
@@ -26,11 +24,14 @@ from ._equilibria.fixed_point import FixedPoint as FixedPoint
 from ._equilibria.fixed_point import fixed_point as fixed_point
 from ._equilibria.safe_region import SafeRegion as SafeRegion
 from ._equilibria.safe_region import safe_region as safe_region
+from ._equilibria.stability import MRSStability as MRSStability
 from ._equilibria.stability import Stability as Stability
 from ._equilibria.stability import contraction_bound as contraction_bound
 from ._equilibria.stability import stability as stability
 from ._equilibria.tune import Tuned as Tuned
 from ._equilibria.tune import tune as tune
+from ._loops.loop import AbstractLoop as AbstractLoop
+from ._loops.loop import AbstractRound as AbstractRound
 from ._loops.mrs import MRS as MRS
 from ._loops.starts import generic_start as generic_start
 from ._maps.finite_sweep import finite_sweep as finite_sweep
@@ -46,6 +47,7 @@ from ._numerics.checks import check_unit_interval as check_unit_interval
 from ._numerics.results import RESULTS as RESULTS
 from ._numerics.simplex import entropy as entropy
 from ._numerics.simplex import kl_divergence as kl_divergence
+from ._numerics.version import VERSION
 from ._objectives.concentration import Concentration as Concentration
 from ._objectives.concentration import ConcentrationCondition as ConcentrationCondition
 from ._objectives.concentration import RowGaps as RowGaps
@@ -109,4 +111,4 @@ from ._rollouts.regimes import classify as classify
 from ._rollouts.rollout import Orbit as Orbit
 from ._rollouts.rollout import rollout as rollout
 
-__version__ = _metadata.version("ipodyn")
+__version__ = VERSION

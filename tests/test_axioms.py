@@ -9,6 +9,7 @@ import pytest
 from preferences import complementary, mixture, strongly_transitive
 
 import ipodyn
+from ipodyn._ranking import axioms
 
 AXIOMS = (ipodyn.condorcet_top, ipodyn.smith_top, ipodyn.order_preserving)
 COMPILED = jax.jit(jax.vmap(lambda P, scores: tuple(axiom(P, scores) for axiom in AXIOMS)))
@@ -173,4 +174,4 @@ def test_single_precision_and_atol():
 
 def test_shapes_are_named():
     with pytest.raises(ValueError, match=r"`scores` has shape \(2,\) for `P` of shape \(3, 3\)"):
-        jax.eval_shape(lambda: ipodyn._ranking.axioms._check(jnp.full((3, 3), 0.5), jnp.zeros(2)))
+        jax.eval_shape(lambda: axioms._check(jnp.full((3, 3), 0.5), jnp.zeros(2)))

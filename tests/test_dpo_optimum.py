@@ -281,7 +281,7 @@ def test_what_converged_has_a_small_residual(rng):
     chance = np.where(rng.random((1000, 3, 3)) < 0.5, chance, 1 - chance)
     P, mu = complementary(chance), rng.dirichlet(np.full(3, 0.2), 1000)
     found = jax.jit(DPO.solve_score)(jnp.moveaxis(jnp.asarray(P), 0, -1), jnp.asarray(mu.T))
-    converged, good = np.asarray(found.converged), np.isfinite(np.asarray(found.score)).all(axis=0)
+    converged, good = np.asarray(found.converged), np.asarray(np.isfinite(np.asarray(found.score)).all(axis=0))
     assert converged.mean() > 0.1 and not good.all()  # both kinds are among them
     assert good[converged].all()
     assert (np.asarray(found.residual)[converged] <= 64 * np.finfo(float).eps).all()

@@ -11,9 +11,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "ipodyn"
 
 # From the ground up; a wing imports from those before it. The public face is `ipodyn/__init__.py`.
 WINGS = [
-    *("_numerics", "_preferences", "problems", "data", "plot"),
+    *("_numerics", "_preferences", "problems", "data"),
     *("_objectives", "_ranking", "_loops", "recipes"),
-    *("_equilibria", "_engine", "_rollouts", "_maps", "_diagnosis"),
+    *("_equilibria", "_engine", "_rollouts", "_maps", "_diagnosis", "plot"),
     *("__init__", "_reproduce", "_cli"),
 ]
 RANK = {name: rank for rank, name in enumerate(WINGS)}

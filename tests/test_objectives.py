@@ -10,6 +10,7 @@ import pytest
 from preferences import random_P
 
 import ipodyn
+from ipodyn._objectives.objective import prepare
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "trl_losses.json").read_text())
 OBJECTIVES = [ipodyn.IPO(), ipodyn.DPO()]
@@ -207,7 +208,7 @@ def test_nothing_is_nan_at_faces_and_extremes_in_float32(objective, dtype=jnp.fl
 
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"`P` has shape \(3, 3\).*shape \(2,\)"):
-        ipodyn._objectives.objective.prepare(jnp.full((3, 3), 0.5), jnp.full(2, 0.5))
+        prepare(jnp.full((3, 3), 0.5), jnp.full(2, 0.5))
 
 
 @pytest.mark.parametrize("objective", [ipodyn.IPO(), ipodyn.DPO()], ids=["ipo", "dpo"])

@@ -1,5 +1,7 @@
 """The stability map against plain NumPy loops, against theory, and against itself under other blocks and devices."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,7 +137,7 @@ def test_policies_are_those_of_their_matrix(rng):
     """Reference, sampler and start distinct and skewed, one of each for every matrix: against single loops."""
     P = random_P(rng, 3, 3, edge=0.02)
     pi_ref, pi_0, start = rng.dirichlet(np.full(3, 2.0), (3, 3))
-    point = {"alpha": 0.6, "beta": 2.0, "lam": 0.4}
+    point: dict[str, Any] = {"alpha": 0.6, "beta": 2.0, "lam": 0.4}
     found = ipodyn.stability_map(P, **point, num_steps=7, pi_ref=pi_ref, pi_0=pi_0, policy0=start)
     default = ipodyn.stability_map(P, **point, num_steps=7, pi_ref=pi_ref, pi_0=pi_0)
     for m in range(3):

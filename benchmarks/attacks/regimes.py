@@ -80,7 +80,7 @@ def attack(cells: int, rounds: int, seed: int, sizes: list[int]) -> dict[str, in
     rng = np.random.default_rng(seed)
     lams = (0.0, 0.3, 1.0, 1.0)
     number = max(1, round(cells / (len(ALPHAS) * NUM_BETAS * len(KINDS) * len(sizes) * len(lams))))
-    counts = dict.fromkeys(("cells", "converges", "oscillates", "collapses", "unresolved"), 0)
+    counts: dict[str, int] = dict.fromkeys(("cells", "converges", "oscillates", "collapses", "unresolved"), 0)
     counts |= dict.fromkeys(("false converges", "false collapses", "moves from a random start", "from a vertex"), 0)
     for K in sizes:
         for kind in KINDS:

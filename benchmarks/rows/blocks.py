@@ -1,4 +1,4 @@
-"""Block sizes: what `ipodyn._engine.blocks.block_size` is made from, and whether it still chooses well on this machine."""
+"""Block sizes: what `ipodyn._engine.blocks.block_size` is made from, and whether it still chooses well here."""
 
 from collections.abc import Iterator
 

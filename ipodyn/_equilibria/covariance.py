@@ -4,7 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._loops.mrs import MRS, start_policy
+from .._loops.loop import start_policy
+from .._loops.mrs import MRS
 from .._numerics.linear import laplacian
 from .._numerics.simplex import tangent_basis
 from .._numerics.types import Preference, Scalar, ScalarLike, as_float

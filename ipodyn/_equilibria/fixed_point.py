@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._loops.loop import State
-from .._loops.mrs import MRS, start_policy
+from .._loops.loop import start_policy
+from .._loops.mrs import MRS
+from .._loops.normal_form import State
 from .._numerics.results import RESULTS, choose
 from .._numerics.simplex import log_policy, softmax, supported
 from .._numerics.types import IntBlock, PolicyBlock, ScalarBlock, ScalarLike, as_float

@@ -1,11 +1,14 @@
 """Local stability: the spectrum of one round at a fixed point, on the quotient of logits by constants."""
 
+from typing import overload
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Complex, Float
 
-from .._loops.mrs import MRS, start_policy
+from .._loops.loop import AbstractLoop, start_policy
+from .._loops.mrs import MRS
 from .._numerics.simplex import tangent_basis
 from .._numerics.skew import safe_sqrt, skew_norm, skew_part, squared_frequencies
 from .._numerics.types import BoolBlock, PolicyBlock, ScalarBlock
@@ -16,17 +19,16 @@ from .newton_path import Pull
 class Stability(eqx.Module):
     """What one round does to small deviations from a fixed point.
 
-    - `eigenvalues` (K-1,), complex: of the Jacobian in logits modulo constants (the same as in policies).
+    - `eigenvalues` (K-1,), complex: of the Jacobian in logits modulo constants (the same as in policies); for a loop
+      whose state is more than logits, of all of it less the gauge.
     - `radius` (): the largest modulus; deviations shrink by it per round. - `margin` (): 1 - radius.
-    - `stable` (): radius < 1. - `omega` (): the largest imaginary part of the eigenvalues divided by beta * lam, for
-      MRS-IPO the norm of S^1/2 A S^1/2, at most half that of A = P - 1/2.
+    - `stable` (): radius < 1.
     - `angle` (): rotation per round in radians, of the eigenvalue that sets the radius, in [0, pi].
     - `period` (): rounds per turn, 2 pi / angle; inf where nothing turns.
     """
 
     eigenvalues: Complex[Array, "modes *batch"]
     radius: ScalarBlock
-    omega: ScalarBlock
     angle: ScalarBlock
 
     @property
@@ -43,6 +45,16 @@ class Stability(eqx.Module):
         return jnp.where(turns, 2 * jnp.pi / jnp.where(turns, self.angle, 1.0), jnp.inf)
 
 
+class MRSStability(Stability):
+    """`Stability` of an `MRS`.
+
+    - `omega` (): the largest imaginary part of the eigenvalues divided by beta * lam; with IPO the norm of
+      S^1/2 A S^1/2, at most a third of that of A = P - 1/2.
+    """
+
+    omega: ScalarBlock
+
+
 def squared_radius(loop: MRS, policy: PolicyBlock) -> ScalarBlock:
     """rho^2 = alpha^2 + (beta lam omega)^2 for MRS-IPO: smooth wherever the largest frequency is simple."""
     squares = squared_frequencies(skew_part(loop.P), policy)
@@ -50,7 +62,7 @@ def squared_radius(loop: MRS, policy: PolicyBlock) -> ScalarBlock:
     return loop.alpha**2 + (loop.beta * loop.lam) ** 2 * largest
 
 
-def _symmetric_route(loop: MRS, policy: PolicyBlock) -> Stability:
+def _symmetric_route(loop: MRS, policy: PolicyBlock) -> MRSStability:
     squares = squared_frequencies(skew_part(loop.P), policy)
     gain = loop.beta * loop.lam
     omegas = safe_sqrt(squares)
@@ -61,7 +73,7 @@ def _symmetric_route(loop: MRS, policy: PolicyBlock) -> Stability:
     largest = squares[0] if squares.shape[0] else jnp.zeros_like(gain)
     eigenvalues = jax.lax.complex(jnp.broadcast_to(loop.alpha[None], imaginary.shape), imaginary)
     radius = safe_sqrt(loop.alpha**2 + gain**2 * largest)
-    return Stability(eigenvalues, radius, omega, _angle(loop.alpha, gain * omega))
+    return MRSStability(eigenvalues, radius, _angle(loop.alpha, gain * omega), omega)
 
 
 def _angle(real: ScalarBlock, imaginary: ScalarBlock) -> ScalarBlock:
@@ -111,18 +123,23 @@ def _eigenvalues_jvp(primals, tangents):
     return values, jnp.diagonal(inner, axis1=-2, axis2=-1)
 
 
-def _general_route(loop: MRS, policy: PolicyBlock) -> Stability:
-    jacobian = jnp.moveaxis(tangent_jacobian(loop, policy), (0, 1), (-2, -1))
+def _of_jacobian(jacobian: Float[Array, "*batch n n"]) -> Stability:
+    """The spectrum of a Jacobian whose batch axes stand in front."""
     eigenvalues = jnp.moveaxis(_eigenvalues(jacobian), -1, 0)
     real, imaginary = jnp.real(eigenvalues), jnp.imag(eigenvalues)
     moduli = safe_sqrt(real**2 + imaginary**2)
     lead = jnp.argmax(jax.lax.stop_gradient(moduli), axis=0)[None]
     radius = jnp.take_along_axis(moduli, lead, axis=0)[0]
     angle = _angle(jnp.take_along_axis(real, lead, axis=0)[0], jnp.abs(jnp.take_along_axis(imaginary, lead, axis=0)[0]))
+    return Stability(eigenvalues, radius, angle)
+
+
+def _general_route(loop: MRS, policy: PolicyBlock) -> MRSStability:
+    found = _of_jacobian(jnp.moveaxis(tangent_jacobian(loop, policy), (0, 1), (-2, -1)))
     gain = loop.beta * loop.lam
-    turning = jnp.max(jnp.abs(imaginary), axis=0)
+    turning = jnp.max(jnp.abs(jnp.imag(found.eigenvalues)), axis=0)
     omega = jnp.where(gain > 0, turning / jnp.where(gain > 0, gain, 1.0), 0.0)
-    return Stability(eigenvalues, radius, omega, angle)
+    return MRSStability(found.eigenvalues, found.radius, found.angle, omega)
 
 
 def is_linear(loop: MRS) -> bool:
@@ -130,17 +147,23 @@ def is_linear(loop: MRS) -> bool:
     return isinstance(eqx.filter_eval_shape(lambda loop: loop.round().response, loop), LinearResponse)
 
 
-def solve_stability(loop: MRS, policy: PolicyBlock) -> Stability:
+def solve_stability(loop: MRS, policy: PolicyBlock) -> MRSStability:
     """`stability` for a loop whose fields have batch axes behind; compiles nothing by itself."""
     return _symmetric_route(loop, policy) if is_linear(loop) else _general_route(loop, policy)
 
 
 @eqx.filter_jit
-def _stability(loop: MRS, policy: PolicyBlock) -> Stability:
-    return solve_stability(loop, policy)
+def _stability(loop: AbstractLoop, policy: PolicyBlock) -> Stability:
+    if isinstance(loop, MRS):
+        return solve_stability(loop, policy)
+    return _of_jacobian(loop.round().jacobian(loop.rest(policy)))
 
 
-def stability(loop: MRS, policy: Float[ArrayLike, " K"]) -> Stability:
+@overload
+def stability(loop: MRS, policy: Float[ArrayLike, " K"]) -> MRSStability: ...
+@overload
+def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability: ...
+def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability:
     r"""How one round of a loop acts on small deviations from its fixed point `policy`.
 
     MRS-IPO: the eigenvalues are \(\alpha \pm i\beta\lambda\omega_k\), with \(\pm i\omega_k\) the spectrum of the skew
@@ -148,15 +171,16 @@ def stability(loop: MRS, policy: Float[ArrayLike, " K"]) -> Stability:
     \(\rho^2 = \alpha^2 + (\beta\lambda\omega)^2\): the loop loses stability by rotating, never by a jump or a flip. A
     closed form for K <= 4, a Hermitian eigen-solver above: it runs on every device.
 
-    Other objectives: the Jacobian by forward derivatives on a tangent basis, and a general eigen-solver, which JAX has
-    on CPU only. (MRS-DPO at lam = 1 has eigenvalues alpha + i * real too; below, the real parts differ.)
+    Other objectives and other loops: the Jacobian by forward derivatives on a tangent basis of the state at rest, and a
+    general eigen-solver, which JAX has on CPU only. (MRS-DPO at lam = 1 has eigenvalues alpha + i * real too; below,
+    the real parts differ.)
 
     - `policy`: shape (K,), from `fixed_point`; the formulas mean nothing elsewhere.
 
-    Returns a `Stability`. Differentiable in the loop and in `policy`; to move the fixed point along, pass
-    `fixed_point(loop).policy`. Where the leading frequency is multiple (or, for other objectives, eigenvalues coincide)
-    the radius has a kink: the derivative is one-sided there, and not finite for a defective Jacobian. Source: theory of
-    Chen et al., arXiv 2602.12180, MRS; the similarity A S ~ S^1/2 A S^1/2.
+    Returns a `Stability`, of an `MRS` an `MRSStability`. Differentiable in the loop and in `policy`; to move the fixed
+    point along, pass `fixed_point(loop).policy`. Where the leading frequency is multiple (or, for other objectives,
+    eigenvalues coincide) the radius has a kink: the derivative is one-sided there, and not finite for a defective
+    Jacobian. Source: theory of Chen et al., arXiv 2602.12180, MRS; the similarity A S ~ S^1/2 A S^1/2.
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=6.0, lam=1.0)

@@ -1,28 +1,19 @@
 """The deployment loop: mixed reference and sampling (MRS)."""
 
-from typing import Any
-
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike
 
 from .._numerics.checks import check_policy, check_positive, check_preference, check_unit_interval
-from .._numerics.results import RESULTS
 from .._numerics.simplex import LOG_ZERO, log_policy
 from .._numerics.types import PolicyBlock, PreferenceBlock, ScalarBlock, as_float
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
-from .loop import Round
+from .loop import AbstractLoop, known
+from .normal_form import Round, State
 
 
-def _known(x: Any) -> bool:
-    """Whether the value is there to look at (not traced by jit, vmap or grad)."""
-    return not isinstance(x, Tracer)
-
-
-class MRS(eqx.Module):
+class MRS(AbstractLoop):
     r"""One loop of iterated alignment: the trained policy samples the next data and moves the reference.
 
     \(\pi_{t+1} = \mathrm{softmax}(\alpha\log\pi_t + (1-\alpha)\log\pi_{ref} + \beta\, r(\mu_t))\) with
@@ -86,14 +77,14 @@ class MRS(eqx.Module):
             policy = getattr(self, name)
             if policy.shape != (K, *batch):
                 raise ValueError(f"`{name}` has shape {policy.shape}; `P` has shape {P.shape}, so give {(K, *batch)}.")
-            if policy.ndim == 1 and _known(policy):
+            if policy.ndim == 1 and known(policy):
                 check_policy(policy, K, name=name)
-        if P.ndim == 2 and _known(P):
+        if P.ndim == 2 and known(P):
             check_preference(P)
         for name in ("alpha", "lam"):
-            if _known(getattr(self, name)):
+            if known(getattr(self, name)):
                 check_unit_interval(getattr(self, name), name)
-        if _known(self.beta):
+        if known(self.beta):
             check_positive(self.beta, "beta")
 
     def round(self) -> "Round":
@@ -105,35 +96,18 @@ class MRS(eqx.Module):
         response = self.objective.response(self.P, beta=self.beta, lam=self.lam, pi_0=self.pi_0)
         return Round(self.alpha, drive, response)
 
-    def __call__(self, policy: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
-        """One round: the policy trained on the data that `policy` samples; NaN where no finite scores exist."""
-        return _next_policy(self, _as_policy(self, policy, "policy"))
+    def start(self, policy: PolicyBlock) -> State:
+        return self.round().start(policy)
 
+    def step(self, state: State) -> State:
+        return self.round()(state)
 
-@eqx.filter_jit
-def _next_policy(loop: MRS, policy: PolicyBlock) -> PolicyBlock:
-    one_round = loop.round()
-    state = one_round(one_round.start(policy))
-    failed = one_round.response.result(state.memory) != RESULTS.successful
-    return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
+    def logits(self, state: State) -> PolicyBlock:
+        return state.logits
 
-
-def _as_policy(loop: MRS, policy: Float[ArrayLike, "..."], name: str) -> Array:
-    policy = as_float(policy, loop.P)
-    if policy.shape != loop.pi_0.shape:
-        raise ValueError(f"`{name}` has shape {policy.shape}; `P` has shape {loop.P.shape}: give {loop.pi_0.shape}.")
-    return policy
-
-
-def start_policy(loop: MRS, policy0: Float[ArrayLike, "K *batch"] | None) -> Array:
-    """`policy0` checked against the loop, or its off-policy sampler."""
-    name = "pi_0" if policy0 is None else "policy0"
-    policy = loop.pi_0 if policy0 is None else _as_policy(loop, policy0, "policy0")
-    if policy.ndim == 1 and _known(policy):
-        check_policy(policy, loop.P.shape[0], name=name)
-        if _known(loop.pi_ref) and _known(loop.alpha):
-            check_common(policy, loop.pi_ref, loop.alpha, name=name)
-    return policy
+    def check_start(self, policy: PolicyBlock, name: str) -> None:
+        if known(self.pi_ref) and known(self.alpha):
+            check_common(policy, self.pi_ref, self.alpha, name=name)
 
 
 def check_common(policy: ArrayLike, pi_ref: ArrayLike, alpha: ArrayLike, *, name: str) -> None:

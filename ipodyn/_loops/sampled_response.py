@@ -11,8 +11,8 @@ from .._numerics.types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlo
 from .._objectives.empirical import draw_wins_block, empirical_scores
 from .._objectives.objective import AbstractObjective
 from .._objectives.response import AbstractResponse
-from .loop import Round
 from .mrs import MRS
+from .normal_form import Round
 
 Keys: TypeAlias = Key[Array, "*batch"]
 

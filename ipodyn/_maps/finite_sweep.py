@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._engine.batch import SINGLE, batch_of, check_values
 from .._engine.blocks import Devices, ProgressCallback, block_size, run_points
 from .._loops.mrs import MRS
 from .._loops.sampled_response import finite_round, typed_key
@@ -17,7 +16,7 @@ from .._numerics.types import ScalarLike, VectorLike, as_float
 from .._objectives.empirical import check_ridge
 from .._rollouts.finite import FiniteOrbit, one_orbit
 from .._rollouts.statistics import Plan
-from .sweep import sweep_start
+from .batch import SINGLE, OfMRS, batch_of, block_of, check_values, start_of_sweep
 
 
 class _Static(NamedTuple):
@@ -34,21 +33,15 @@ class _Static(NamedTuple):
 def _block(static: _Static, arguments: dict[str, Any], index: Int[Array, " S"]) -> FiniteOrbit:
     which, trajectory = index // static.trajectories, index % static.trajectories
 
-    def of_block(name: str) -> Array:
-        field = arguments[name]
-        if name in static.own:
-            return jnp.take(field, which, axis=-1, mode="clip")
-        return jnp.broadcast_to(field[..., None], (*field.shape, index.size))
-
-    names = ("P", "alpha", "beta", "lam", "pi_ref", "pi_0")
-    loop = MRS(**{name: of_block(name) for name in names}, objective=static.objective)
+    block = block_of({name: arguments[name] for name in SINGLE}, static.own, which)
+    loop = OfMRS(static.objective).loops(block)
     # A trajectory's key is a matter of its loop and number alone, not of how the work is cut.
     root = jax.random.wrap_key_data(arguments["key"], impl=static.key_type)
     keys = jax.vmap(lambda i, j: jax.random.fold_in(jax.random.fold_in(root, i), j))(which, trajectory)
     ridge = arguments["ridge"]
     ridge = None if ridge is None else jnp.broadcast_to(ridge, index.shape)
     num_pairs = jnp.take(arguments["num_pairs"], which, mode="clip")
-    return one_orbit(finite_round(loop, keys, num_pairs, ridge), of_block("policy0"), static.plan, static.paths)
+    return one_orbit(finite_round(loop, keys, num_pairs, ridge), block["policy0"], static.plan, static.paths)
 
 
 def finite_sweep(
@@ -91,7 +84,7 @@ def finite_sweep(
     if single:
         loops = eqx.tree_at(lambda loop: loop.alpha, loops, loops.alpha[None])
     fields = {name: np.asarray(getattr(loops, name)) for name in SINGLE if name != "policy0"}
-    fields["policy0"] = sweep_start(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
+    fields["policy0"] = start_of_sweep(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
     own, num_loops = batch_of(fields)
     check_values(fields)
     dtype = fields["P"].dtype

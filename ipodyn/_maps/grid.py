@@ -76,8 +76,8 @@ class Grid(eqx.Module):
         Always of one shape, a power of two: ranges of one set, and sets of nearly the same size, share their program.
         `most`: how many matrices the largest range has, if that is known; None is all of them.
         """
-        most = self.P.shape[-1] if most is None else most
-        length = 1 << (max(most, matrices.size) + size - 1).bit_length()
+        longest = self.P.shape[-1] if most is None else most
+        length = 1 << (max(longest, matrices.size) + size - 1).bit_length()
         at = np.resize(matrices, length)
 
         def tiled(x: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from .._numerics.checks import check_policy, check_positive, check_preference, c
 from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy
 from .._numerics.types import ScalarLike, VectorLike
+from .._numerics.version import VERSION
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
 from .._rollouts.regimes import Regime, RegimeThresholds, classify, settled
@@ -141,15 +142,13 @@ class MapProblem:
 
     def attributes(self) -> dict[str, Any]:
         """Everything needed to know what the numbers are: parameters, thresholds, versions."""
-        import ipodyn
-
         thresholds = dataclasses.asdict(self.settings.thresholds)
         plan = self.settings.plan
         rounds = {} if plan is None else {"num_steps": self.num_steps, "window": plan.window, "start": self.start}
         thresholds["residual"] = self.settings.thresholds.residual_for(self.grid.P.dtype)
         return {
             "title": "stability map of an MRS loop",
-            "ipodyn_version": ipodyn.__version__,
+            "ipodyn_version": VERSION,
             "jax_version": jax.__version__,
             "objective": type(self.grid.objective).__name__,
             "lam": float(str(self.grid.lam)),  # the shortest decimal: 0.8, not 0.80000001

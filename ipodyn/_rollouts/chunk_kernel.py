@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._loops.loop import Round, State
+from .._loops.loop import AbstractRound
+from .._loops.normal_form import Round, State
 from .._numerics.simplex import EXCLUDED, LOG_ZERO
 from .._numerics.types import PolicyBlock, ScalarBlock
 from .._objectives.response import LinearResponse
@@ -19,11 +20,12 @@ LANES = 128  # trajectories of one program
 LARGEST_K = 8  # K^2 + 5 K registers a lane: 104 of 255
 
 
-def serves(one_round: Round, state: State) -> bool:
+def serves(one_round: AbstractRound, state: Any) -> bool:
     """Whether the kernel can run these rounds: a linear response, few responses, one batch axis of whole programs."""
-    policy = state.policy
+    policy = one_round.policy(state)
     return (
-        isinstance(one_round.response, LinearResponse)
+        isinstance(one_round, Round)
+        and isinstance(one_round.response, LinearResponse)
         and policy.shape[0] <= LARGEST_K
         and policy.ndim == 2
         and policy.shape[1] % LANES == 0
@@ -69,7 +71,7 @@ def _kernel(
 
 
 def sum_rounds(
-    one_round: Round, state: State, length: int, *, interpret: bool = False
+    one_round: AbstractRound, state: State, length: int, *, interpret: bool = False
 ) -> tuple[State, PolicyBlock, ScalarBlock]:
     """The state after `length` rounds, the sum of the policies' deviations from the first, and that of their squares.
 
@@ -78,6 +80,7 @@ def sum_rounds(
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
+    assert isinstance(one_round, Round)
     response = one_round.response
     assert isinstance(response, LinearResponse)
     K, size = state.policy.shape

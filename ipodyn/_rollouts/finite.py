@@ -6,8 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from .._loops.loop import Round
-from .._loops.mrs import MRS, start_policy
+from .._loops.loop import start_policy
+from .._loops.mrs import MRS
+from .._loops.normal_form import Round
 from .._loops.sampled_response import Keys, finite_round, typed_key
 from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy
@@ -78,14 +79,15 @@ def _itself(policy: Array) -> Array:
 
 def one_orbit(one_round: Round, policy0: PolicyBlock, plan: Plan, keep: bool) -> FiniteOrbit:
     progress, saved = run(one_round, one_round.start(policy0), plan, _itself if keep else None)
+    final = one_round.policy(progress.state)
     return FiniteOrbit(
-        progress.state.policy,
+        final,
         progress.moments.mean,
         progress.moments.variance(),
         progress.window.variance(),
-        entropy(progress.state.policy),
+        entropy(final),
         saved if keep else None,
-        one_round.response.result(progress.state.memory),
+        one_round.result(progress.state),
     )
 
 

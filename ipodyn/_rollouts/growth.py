@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from .._equilibria.newton_path import Pull
-from .._loops.loop import Round, State
+from .._loops.loop import AbstractRound
+from .._loops.normal_form import Round, State
 from .._loops.starts import generic_start
 from .._numerics.simplex import EXCLUDED, matvec
 from .._numerics.types import PolicyBlock, ScalarBlock
@@ -25,13 +26,15 @@ TURNS = 64  # steps of the power iteration
 SQUARINGS = 24  # J^(2^24): the radius to about 1e-6, whatever the eigenvectors
 
 
-def growth(one_round: Round, state: State) -> ScalarBlock:
+def growth(one_round: AbstractRound, state: Any) -> ScalarBlock:
     """The log of what a round multiplies a nudge of a policy at rest by; 0 within rounding; > 0: it would not stay.
 
     For a linear response never above the truth; below it only from K = 5 on, where modes close to one another are not
     told apart by the power iteration. No derivatives.
     """
     one_round, state = jax.lax.stop_gradient((one_round, state))
+    if not isinstance(one_round, Round):
+        return _log_radius(one_round.jacobian(state))
     # With alpha = 1 nothing holds a response at a small share: what falls goes on falling, and has no part.
     held = (state.policy >= NUDGE) | (one_round.alpha[None] < 1)
     if isinstance(one_round.response, LinearResponse):
@@ -69,7 +72,6 @@ def _linear(
 
 
 def _general(one_round: Round, state: State, held: Bool[Array, "K *batch"]) -> ScalarBlock:
-    """The log of the spectral radius, from the norm of a high power."""
     policy = state.policy
     K = policy.shape[0]
     pull = Pull.of(one_round.response, jnp.ones_like(one_round.alpha), jnp.ones(policy.shape, bool))
@@ -77,7 +79,11 @@ def _general(one_round: Round, state: State, held: Bool[Array, "K *batch"]) -> S
     eye = jnp.eye(K, dtype=policy.dtype).reshape((K, K) + (1,) * (policy.ndim - 1))
     # Constants, the gauge, are sent to 0.
     jacobian = one_round.alpha[None, None] * (eye - policy[None]) + jnp.where(held[None], slope, 0)
-    jacobian = jnp.moveaxis(jacobian, (0, 1), (-2, -1))
+    return _log_radius(jnp.moveaxis(jacobian, (0, 1), (-2, -1)))
+
+
+def _log_radius(jacobian: Float[Array, "*batch n n"]) -> ScalarBlock:
+    """The log of the spectral radius, from the norm of a high power; 0 within its error."""
 
     def square(_: Any, carry: tuple[Array, ScalarBlock]) -> tuple[Array, ScalarBlock]:
         power, log_norm = carry
@@ -85,7 +91,7 @@ def _general(one_round: Round, state: State, held: Bool[Array, "K *batch"]) -> S
         scaled = power / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)[..., None, None]
         return jnp.matmul(scaled, scaled, precision="highest"), 2 * (log_norm + jnp.log(norm))
 
-    start = (jacobian, jnp.zeros_like(one_round.alpha))
+    start = (jacobian, jnp.zeros(jacobian.shape[:-2], jacobian.dtype))
     power, log_norm = jax.lax.fori_loop(0, SQUARINGS, square, start)
     rate = (log_norm + jnp.log(jnp.sqrt(jnp.sum(power**2, axis=(-2, -1))))) / 2**SQUARINGS
     unsure = max(2e-6, 64 * float(jnp.finfo(rate.dtype).eps))

@@ -54,7 +54,7 @@ class RegimeThresholds:
 
 def settled(residual: ArrayLike, rise: ArrayLike, thresholds: RegimeThresholds) -> Array:
     """Whether a loop stands still, by the change of the policy and of the logits in one round."""
-    residual = jnp.asarray(residual)
+    residual, rise = jnp.asarray(residual), jnp.asarray(rise)
     return (residual <= thresholds.residual_for(residual.dtype)) & (rise <= thresholds.rise)
 
 

@@ -7,14 +7,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._loops.loop import Round
-from .._loops.mrs import MRS, start_policy
+from .._loops.loop import AbstractLoop, AbstractRound, start_policy
 from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy
 from .._numerics.types import Policy, PolicyBlock, ScalarBlock, VectorLike
 from .growth import growth
 from .rounds import run
-from .statistics import Plan, Progress, _decay
+from .statistics import Plan, Progress, decay_of
 
 
 class Orbit(eqx.Module):
@@ -54,31 +53,32 @@ class Orbit(eqx.Module):
     result: RESULTS
 
 
-def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
+def finish(one_round: AbstractRound, progress: Progress, saved: Any = None) -> Orbit:
     """The orbit after the last round: one more round gives the evidence for or against convergence."""
     state = progress.state
     following = one_round(state)
-    result = one_round.response.result(following.memory)
-    failed = result != RESULTS.successful
+    result = one_round.result(following)
+    undefined = result != RESULTS.successful
 
     def known(x: Array) -> Array:
-        return jnp.where(jnp.broadcast_to(failed, x.shape), jnp.nan, x)
+        return jnp.where(jnp.broadcast_to(undefined, x.shape), jnp.nan, x)
 
-    gained = following.logits - state.logits
-    leader = jnp.argmax(state.logits, axis=0)
+    policy, logits = one_round.policy(state), one_round.logits(state)
+    gained = one_round.logits(following) - logits
+    leader = jnp.argmax(logits, axis=0)
     lead = jnp.take_along_axis(gained, leader[None], axis=0)
     shift = jnp.sum((progress.window.mean - progress.previous.mean) ** 2, axis=0)
     return Orbit(
-        final=known(state.policy),
+        final=known(policy),
         mean=known(progress.moments.mean),
         variance=known(progress.moments.variance()),
         window_variance=known(progress.window.variance()),
         previous_variance=known(progress.previous.variance()),
-        decay=known(_decay(progress)),
+        decay=known(decay_of(progress)),
         rounds=jnp.broadcast_to(progress.moments.count, shift.shape),
         window_shift=known(jnp.where(progress.previous.count > 0, shift, jnp.inf)),
-        entropy=known(entropy(state.policy)),
-        residual=known(jnp.max(jnp.abs(following.policy - state.policy), axis=0)),
+        entropy=known(entropy(policy)),
+        residual=known(jnp.max(jnp.abs(one_round.policy(following) - policy), axis=0)),
         rise=known(jnp.max(gained - lead, axis=0)),
         growth=known(growth(one_round, state)),
         saved=saved,
@@ -87,14 +87,14 @@ def finish(one_round: Round, progress: Progress, saved: Any = None) -> Orbit:
 
 
 @eqx.filter_jit
-def _rollout(loop: MRS, policy0: Policy, plan: Plan, save: Callable[[Policy], Any] | None) -> Orbit:
+def _rollout(loop: AbstractLoop, policy0: Policy, plan: Plan, save: Callable[[Policy], Any] | None) -> Orbit:
     one_round = loop.round()
     progress, saved = run(one_round, one_round.start(policy0), plan, save)
     return finish(one_round, progress, saved)
 
 
 def rollout(
-    loop: MRS,
+    loop: AbstractLoop,
     policy0: VectorLike | None = None,
     *,
     num_steps: int = 3000,
@@ -107,7 +107,7 @@ def rollout(
     Memory does not grow with the number of rounds unless `save` asks for it. Differentiable (through all rounds);
     for the derivative of where a loop settles, `fixed_point` is cheaper and needs no rounds.
 
-    - `loop`: an `MRS`. - `policy0`: shape (K,), where to start; None starts at `loop.pi_0`.
+    - `loop`: an `MRS` or any other `AbstractLoop`. - `policy0`: shape (K,), where to start; None starts at `loop.pi_0`.
     - `num_steps`: number of rounds, static. - `save`: function of the new policy, its outputs are stacked over rounds
       in `.saved`. - `window`: rounds in a window of the late statistics, rounded down to equal chunks of at most 64;
       None is a tenth of `num_steps`.

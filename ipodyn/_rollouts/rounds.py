@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._loops.loop import Round, State, where
-from .._numerics.results import RESULTS
+from .._loops.loop import AbstractRound, failed, where
 from .._numerics.types import BoolBlock, Policy, PolicyBlock, ScalarBlock
 from . import chunk_kernel as _chunk_kernel
 from .statistics import Moments, Plan, Progress
@@ -16,35 +15,35 @@ from .statistics import Moments, Plan, Progress
 STANDING_RISE = 1e-3  # nats that a logit may gain on the leading one in a chunk that counts as standing still
 
 
-def known_policy(one_round: Round, state: State) -> PolicyBlock:
+def known_policy(one_round: AbstractRound, state: Any) -> PolicyBlock:
     """The policy, NaN from the first round on whose scores were not defined."""
-    failed = one_round.response.result(state.memory) != RESULTS.successful
-    return jnp.where(jnp.broadcast_to(failed, state.policy.shape), jnp.nan, state.policy)
+    policy = one_round.policy(state)
+    return jnp.where(jnp.broadcast_to(failed(one_round, state), policy.shape), jnp.nan, policy)
 
 
 def sum_rounds(
-    one_round: Round, state: State, length: int, save: Callable[[Policy], Any] | None = None
-) -> tuple[tuple[State, PolicyBlock, ScalarBlock], Any]:
+    one_round: AbstractRound, state: Any, length: int, save: Callable[[Policy], Any] | None = None
+) -> tuple[tuple[Any, PolicyBlock, ScalarBlock], Any]:
     """`length` rounds: the state after, the sums of the policies' deviations from the first and of their squares."""
     # Sums about the first policy: near convergence the deviations are small and nothing cancels, even in float32.
-    origin = state.policy
+    origin = one_round.policy(state)
 
-    def body(carry: tuple[State, PolicyBlock, ScalarBlock], _: None):
+    def body(carry: tuple[Any, PolicyBlock, ScalarBlock], _: None):
         state, total, squares = carry
         state = one_round(state)
-        apart = state.policy - origin
+        apart = one_round.policy(state) - origin
         saved = None if save is None else save(known_policy(one_round, state))
         return (state, total + apart, squares + jnp.sum(apart**2, axis=0)), saved
 
     return jax.lax.scan(body, (state, jnp.zeros_like(origin), jnp.zeros_like(origin[0])), None, length=length)
 
 
-def _sum_rounds_apart(one_round: Round, state: State, length: int) -> tuple[State, PolicyBlock, ScalarBlock]:
+def _sum_rounds_apart(one_round: AbstractRound, state: Any, length: int) -> tuple[Any, PolicyBlock, ScalarBlock]:
     """`sum_rounds` where a round takes several steps: each trajectory starts its next as soon as its own is over.
 
     In step with one another, all would take the steps of the slowest in every round.
     """
-    origin = state.policy
+    origin = one_round.policy(state)
     batch = origin.shape[1:]
 
     def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -52,7 +51,7 @@ def _sum_rounds_apart(one_round: Round, state: State, length: int) -> tuple[Stat
         following, final = one_round.attempt(state, tries)
         going = count < length
         over = final & going
-        apart = jnp.where(over[None], following.policy - origin, 0)
+        apart = jnp.where(over[None], one_round.policy(following) - origin, 0)
         state = where(going, following, state)
         total, squares = total + apart, squares + jnp.sum(apart**2, axis=0)
         return state, total, squares, count + over.astype(count.dtype), jnp.where(over, 0, tries + 1)
@@ -62,16 +61,16 @@ def _sum_rounds_apart(one_round: Round, state: State, length: int) -> tuple[Stat
     return jax.lax.while_loop(lambda carry: jnp.any(carry[3] < length), body, start)[:3]
 
 
-def _sum_rounds_fast(one_round: Round, state: State, length: int) -> tuple[State, PolicyBlock, ScalarBlock]:
+def _sum_rounds_fast(one_round: AbstractRound, state: Any, length: int) -> tuple[Any, PolicyBlock, ScalarBlock]:
     """`sum_rounds` for sweeps, which take no derivatives: on a GPU, in registers where that is possible."""
 
-    def by_scan(one_round: Round, state: State) -> tuple[State, PolicyBlock, ScalarBlock]:
+    def by_scan(one_round: AbstractRound, state: Any) -> tuple[Any, PolicyBlock, ScalarBlock]:
         return sum_rounds(one_round, state, length)[0]
 
-    def in_registers(one_round: Round, state: State) -> tuple[State, PolicyBlock, ScalarBlock]:
+    def in_registers(one_round: AbstractRound, state: Any) -> tuple[Any, PolicyBlock, ScalarBlock]:
         return _chunk_kernel.sum_rounds(one_round, state, length)
 
-    if one_round.response.is_iterative:
+    if one_round.is_iterative:
         return _sum_rounds_apart(one_round, state, length)
     if not _chunk_kernel.serves(one_round, state):
         return by_scan(one_round, state)
@@ -86,31 +85,33 @@ def _moments(origin: PolicyBlock, total: PolicyBlock, squares: ScalarBlock, leng
 
 
 def run_chunk(
-    one_round: Round, state: State, length: int, save: Callable[[Policy], Any] | None = None
-) -> tuple[State, Moments, Any]:
+    one_round: AbstractRound, state: Any, length: int, save: Callable[[Policy], Any] | None = None
+) -> tuple[Any, Moments, Any]:
     """`length` rounds: the state after, the moments of the `length` policies reached, and what `save` made of them."""
     (after, total, squares), saved = sum_rounds(one_round, state, length, save)
-    return after, _moments(state.policy, total, squares, length), saved
+    return after, _moments(one_round.policy(state), total, squares, length), saved
 
 
-def _stands(before: State, after: State, moments: Moments) -> BoolBlock:
+def _stands(one_round: AbstractRound, before: Any, after: Any, moments: Moments) -> BoolBlock:
     """Whether a whole chunk of rounds moved nothing that could still matter.
 
     No probability by more than a few roundings (1e-9 in float64), neither from end to end nor in between (a cycle
-    whose period divides the chunk ends where it began), and no logit towards the leading one: near a vertex the policy
-    stands still while a response is on its way back.
+    whose period divides the chunk ends where it began), no logit towards the leading one (near a vertex the policy
+    stands still while a response is on its way back), and nothing else that the state holds.
     """
-    tolerance = max(1e-9, 2 * float(jnp.finfo(after.policy.dtype).eps))
-    moved = jnp.max(jnp.abs(after.policy - before.policy), axis=0)
-    risen = jnp.max(after.logits - before.logits, axis=0)  # the leading logit is 0 in both
-    return (moved <= tolerance) & (moments.variance() <= tolerance**2) & (risen <= STANDING_RISE)
+    policy = one_round.policy(after)
+    tolerance = max(1e-9, 2 * float(jnp.finfo(policy.dtype).eps))
+    moved = jnp.max(jnp.abs(policy - one_round.policy(before)), axis=0)
+    risen = jnp.max(one_round.logits(after) - one_round.logits(before), axis=0)  # the leading logit is 0 in both
+    still = (moved <= tolerance) & (moments.variance() <= tolerance**2) & (risen <= STANDING_RISE)
+    return still & one_round.stands(before, after, tolerance)
 
 
 def run(
-    one_round: Round, state: State, plan: Plan, save: Callable[[Policy], Any] | None = None
+    one_round: AbstractRound, state: Any, plan: Plan, save: Callable[[Policy], Any] | None = None
 ) -> tuple[Progress, Any]:
     """All rounds of the plan."""
-    progress = Progress.begin(state)
+    progress = Progress.begin(state, one_round.policy(state))
     pieces = []
     if plan.odd:
         state, moments, saved = run_chunk(one_round, state, plan.odd, save)
@@ -126,7 +127,7 @@ def run(
     return progress, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
 
-def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: BoolBlock | None = None) -> Progress:
+def run_until_standing(one_round: AbstractRound, state: Any, plan: Plan, unstable: BoolBlock | None = None) -> Progress:
     """All rounds of the plan, without computing those after which nothing moves any more.
 
     A trajectory that stood still for a chunk keeps its policy, and its remaining sums are added as what they are; a
@@ -134,22 +135,22 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
     loops whose fixed point is known to be unstable: one that starts on it stands still only until rounding moves it.
     """
 
-    def run_fast(state: State, length: int) -> tuple[State, Moments]:
+    def run_fast(state: Any, length: int) -> tuple[Any, Moments]:
         after, total, squares = _sum_rounds_fast(one_round, state, length)
-        return after, _moments(state.policy, total, squares, length)
+        return after, _moments(one_round.policy(state), total, squares, length)
 
-    progress = Progress.begin(state)
-    may_stand = jnp.ones(state.policy.shape[1:], bool) if unstable is None else ~unstable
+    progress = Progress.begin(state, one_round.policy(state))
+    may_stand = jnp.ones(one_round.policy(state).shape[1:], bool) if unstable is None else ~unstable
     if plan.odd:
         state, moments = run_fast(state, plan.odd)
         progress = progress.extend(state, moments, (jnp.asarray(False), jnp.asarray(False)))
 
-    def stay(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
-        policy = progress.state.policy
+    def stay(progress: Progress, standing: BoolBlock) -> tuple[Any, Moments, BoolBlock]:
+        policy = one_round.policy(progress.state)
         count = jnp.asarray(plan.chunk, policy.dtype)
         return progress.state, Moments(count, policy, jnp.zeros_like(policy[0])), standing
 
-    def go(progress: Progress, standing: BoolBlock) -> tuple[State, Moments, BoolBlock]:
+    def go(progress: Progress, standing: BoolBlock) -> tuple[Any, Moments, BoolBlock]:
         before = progress.state
         after, moments = run_fast(before, plan.chunk)
         state, still, _ = stay(progress, standing)
@@ -157,7 +158,7 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
         return (
             where(standing, state, after),
             Moments(still.count, mean, squares),
-            standing | (_stands(before, after, moments) & may_stand),
+            standing | (_stands(one_round, before, after, moments) & may_stand),
         )
 
     def body(carry: tuple[Progress, BoolBlock], opens: tuple[Array, Array]) -> tuple[tuple[Progress, BoolBlock], None]:
@@ -165,6 +166,6 @@ def run_until_standing(one_round: Round, state: State, plan: Plan, unstable: Boo
         state, moments, standing = jax.lax.cond(jnp.all(standing), stay, go, progress, standing)
         return (progress.extend(state, moments, opens), standing), None
 
-    standing = jnp.zeros(state.policy.shape[1:], bool)
+    standing = jnp.zeros(one_round.policy(state).shape[1:], bool)
     (progress, _), _ = jax.lax.scan(body, (progress, standing), plan.opens())
     return progress

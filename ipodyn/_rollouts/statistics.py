@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from .._loops.loop import State
 from .._numerics.types import PolicyBlock, ScalarBlock
 
 CHUNK = 64  # rounds whose sums are taken about one policy, before they are merged in
@@ -78,21 +77,21 @@ class Progress(eqx.Module):
     Those of all rounds, of the running and the previous window, and of the last window of the first half of the run.
     """
 
-    state: State
+    state: Any
     moments: Moments
     window: Moments
     previous: Moments
     halfway: Moments
 
     @classmethod
-    def begin(cls, state: State) -> "Progress":
-        empty = Moments.empty(state.policy)
+    def begin(cls, state: Any, policy: PolicyBlock) -> "Progress":
+        empty = Moments.empty(policy)
         return cls(state, empty, empty, empty, empty)
 
-    def extend(self, state: State, chunk: Moments, opens: tuple[Array, Array]) -> "Progress":
+    def extend(self, state: Any, chunk: Moments, opens: tuple[Array, Array]) -> "Progress":
         """Add a chunk; `opens`: whether it opens a window, so the running one becomes the previous, and that early."""
         new_window, early = opens
-        empty = Moments.empty(state.policy)
+        empty = Moments.empty(chunk.mean)
 
         def choose(condition: Array, a: Any, b: Any) -> Any:
             return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
@@ -103,7 +102,7 @@ class Progress(eqx.Module):
         return Progress(state, self.moments.merge(chunk), window, previous, halfway)
 
 
-def _decay(progress: Progress) -> ScalarBlock:
+def decay_of(progress: Progress) -> ScalarBlock:
     """The fall of the log of the variance per round, from the window halfway (none: the previous) to the last.
 
     Over half of the run what dies out shows, where windows beside each other differ by what part of a turn they hold.
