@@ -7,8 +7,8 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn._preferences import posterior
 from ipodyn._objectives.empirical import ipo_scores
+from ipodyn._preferences import posterior
 
 K = 4
 IPO, DPO = ipodyn.IPO(), ipodyn.DPO()
