@@ -190,21 +190,46 @@ def _rivals_hit(estimate: np.ndarray, tops: np.ndarray, criterion: str) -> np.nd
     return hit
 
 
+def _left_to_compare(evidence: Evidence, active: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """About how many more comparisons of a pair take 1/2 out of its interval if the pair is `gap` from it.
+
+    What the martingale at 1/2 still lacks, over its growth with each comparison, 2 gap^2 to lowest order.
+    """
+    wins = evidence.wins[active]
+    losses = wins.swapaxes(1, 2)
+    lacking = 0.5 - np.log(evidence.error) - log_marginal(wins, losses) - (wins + losses) * np.log(2.0)
+    return np.maximum(lacking, 0.3) / (2 * gap**2)
+
+
 def _ruling_out(evidence: Evidence, active: np.ndarray, tops: np.ndarray, criterion: str) -> np.ndarray:
     """Rivals ruled out by a pair for each comparison that this takes, (runs, K, K)."""
     wins, estimate = evidence.wins[active], evidence.estimate[active]
     trials = wins + wins.swapaxes(1, 2)
-    hit = _rivals_hit(estimate, tops, criterion) * (estimate <= 0.5)
+    hit = _rivals_hit(estimate, tops, criterion)
     settled = evidence.upper[active] < 0.5
-    # Gaps are known to 1 / sqrt(n). Smith sets ask for more pairs, some of them hopeless: there doubt lasts longer, and
-    # what was spent on a pair is no reason to go on with it.
-    smith = criterion == "smith"
-    optimistic = np.maximum(np.abs(estimate - 0.5), (0.8 if smith else 0.5) / np.sqrt(trials + 1.0))
-    # An interval leaves 1/2 after about 2 log(n / error) / (2 gap)^2 comparisons.
-    needed = (np.log(1 / evidence.error) + 0.5 * np.log(trials + 1.0)) / (2 * optimistic**2)
-    left = needed if smith else np.maximum(needed - trials, 1.0)
+    gap = np.maximum(np.abs(estimate - 0.5), 0.5 / np.sqrt(trials + 1.0))  # known to 1 / sqrt(n): take the better end
+    if criterion == "smith":
+        # Several pairs have to be settled, and a few early losses must not hide one of them: about by the probability
+        # that i loses more often, and by what is still lacking.
+        hit *= 0.5 + 0.5 * np.tanh(2.5 * (0.5 - estimate) * np.sqrt(trials + 1.0))
+        left = _left_to_compare(evidence, active, gap)
+    else:
+        hit *= estimate <= 0.5
+        # An interval leaves 1/2 after about 2 log(n / error) / (2 gap)^2 comparisons.
+        left = np.maximum((np.log(1 / evidence.error) + 0.5 * np.log(trials + 1.0)) / (2 * gap**2) - trials, 1.0)
     worth = np.where(settled, 0.0, hit / left)
     return worth + worth.swapaxes(1, 2)
+
+
+def _goes_on_ruling_out(estimate: np.ndarray, turn: int) -> np.ndarray:
+    """(runs,): for Smith sets, whether to rule out further tops that do not contradict each other.
+
+    Where all responses are likely to be the Smith set nothing else leads to the end; where one is, the sampler follows
+    nearly by itself (five decisions in six, so that a wrong guess cannot hold up everything); in between the sampler is
+    what is hard.
+    """
+    size = _smith_of_estimate(estimate).sum(axis=1)
+    return (size == estimate.shape[1]) | ((size == 1) & (turn % 6 != 0))
 
 
 def adaptive_pairs(
@@ -214,13 +239,14 @@ def adaptive_pairs(
 
     While possible truths ask for opposite things: the comparison that rules out most of the rivals of the likeliest top
     per comparison. After that: the one that adds most to the value of the robust programme. For Smith sets that value
-    alone leads astray as long as many sets are possible: two decisions in three go on ruling out.
+    alone leads astray as long as many sets are possible: `_goes_on_ruling_out`.
     """
     rule_out, gain = _ruling_out(evidence, active, tops, criterion), _gain(evidence, active, plan)
     runs, K, _ = gain.shape
     ruling = plan.conflict
-    if criterion == "smith" and turn % 3 != 0:
-        ruling = ruling | (rule_out.max(axis=(1, 2)) > 0)
+    if criterion == "smith":
+        going_on = _goes_on_ruling_out(evidence.estimate[active], turn)
+        ruling = ruling | (going_on & (rule_out.max(axis=(1, 2)) > 0))
     score = np.where(ruling[:, None, None], rule_out, gain)
     idle = score.max(axis=(1, 2)) <= 0  # nothing recommends itself: the widest open interval
     width = np.where(~np.eye(K, dtype=bool), evidence.upper[active] - evidence.lower[active], 0.0)
