@@ -11,7 +11,7 @@ from preferences import complementary, random_P, shuffled
 
 import ipodyn
 import ipodyn.data
-from ipodyn._ranking.sequential import Evidence, log_marginal, mixture_interval
+from ipodyn._ranking.sequential import Evidence, _left_to_compare, log_marginal, mixture_interval
 from ipodyn._ranking.sequential_runs import _wins
 
 K = 4
@@ -123,6 +123,20 @@ def test_limits_never_widen():
     assert mixture_interval(np.array([30]), np.array([30]), 0.1)[0] < 0.4
 
 
+def test_what_is_left_to_compare_is_what_it_takes():
+    """Shares of 0.65: from 40 comparisons on, the forecast against the count at which 1/2 leaves the interval."""
+    counts = np.arange(20, 400, 20)
+    wins, losses = (0.35 * counts).astype(int), (0.65 * counts).astype(int)
+    evidence = Evidence(len(counts), 2, 0.1)
+    evidence.wins[:, 0, 1], evidence.wins[:, 1, 0] = wins, losses
+    left = _left_to_compare(evidence, np.arange(len(counts)), np.full((len(counts), 2, 2), 0.15))[:, 0, 1]
+    reached = counts[(mixture_interval(wins, losses, 0.1)[1] < 0.5).argmax()]
+    open_ = (counts >= 40) & (counts < reached)
+    assert open_.sum() >= 2
+    np.testing.assert_allclose((counts + left)[open_], reached, rtol=0.25)  # the logarithm's growth is left out
+    assert (left[counts >= reached] < left[0] / 4).all()
+
+
 def test_equal_generators_give_equal_labels(rng):
     """Two responses have one pair, so that both rules are the same; longer runs go on with the same labels."""
     P = random_P(rng, 8, 2)
@@ -200,7 +214,11 @@ def print_runs(name, runs, errors):
 
 @pytest.mark.slow
 def test_smith_sets(rng):
-    """600 random matrices of any Smith set; 1 or 2 in 100 are so close to ties that nobody certifies them."""
+    """600 random matrices of any Smith set; 1 or 2 in 100 are so close to ties that nobody certifies them.
+
+    With labels of its own the uniform rule is beaten in about 80 % of all runs (0.807 of 1,800 other matrices); 600
+    know that to 0.033, two standard deviations.
+    """
     P = random_P(rng, 600, K)
     options = {"delta": 0.1, "max_comparisons": 50_000}
     adaptive, uniform = both_rules(P, "smith", rng, **options)
@@ -213,7 +231,7 @@ def test_smith_sets(rng):
     same, other = share_with_fewer(adaptive, uniform), share_on_other_labels(adaptive, P, "smith", rng, **options)
     print(f"   fewer than uniform: {same:.3f} on the same labels, {other:.3f} on others")
     assert same >= 0.83
-    assert other >= 0.8
+    assert other >= 0.8 - 2 * math.sqrt(0.8 * 0.2 / 600)
     assert np.median(adaptive.comparisons) < 0.8 * np.median(uniform.comparisons)
 
 

@@ -23,7 +23,7 @@ from .sampler import Sampler
 
 RULES = ("adaptive", "uniform")
 FIRST = 2  # comparisons of each pair before anything is chosen
-GROWTH = 0.02  # a decision serves for this share of the comparisons so far
+GROWTH = {"condorcet": 0.02, "order": 0.02, "smith": 0.01}  # a decision serves for this share of the comparisons so far
 CHUNK = 32  # programmes solved together
 BISECTIONS = 40
 GUARD = 1e-9  # margins below this certify nothing
@@ -214,7 +214,7 @@ def _ruling_out(evidence: Evidence, active: np.ndarray, tops: np.ndarray, criter
         hit *= 0.5 + 0.5 * np.tanh(2.5 * (0.5 - estimate) * np.sqrt(trials + 1.0))
         left = _left_to_compare(evidence, active, gap)
     else:
-        hit *= estimate <= 0.5
+        hit = hit * (estimate <= 0.5)
         # An interval leaves 1/2 after about 2 log(n / error) / (2 gap)^2 comparisons.
         left = np.maximum((np.log(1 / evidence.error) + 0.5 * np.log(trials + 1.0)) / (2 * gap**2) - trials, 1.0)
     worth = np.where(settled, 0.0, hit / left)
@@ -268,7 +268,7 @@ class SequentialDesign:
 
     `next_pair()` names a pair, `record(i, j, win)` takes the outcome (of any pair, asked for or not; a tie is given to
     either side by a fair coin), `certified` says whether to stop, `sampler` is the design. A decision serves for 2 % of
-    the comparisons so far. There is no promise to stop: a P with a tie on a pair that matters is never told from its
+    the comparisons so far, 1 % for Smith sets. There is no promise to stop: a P with a tie on a pair that matters is never told from its
     neighbours.
 
     Why: for the true p of a pair the mixture's likelihood ratio is a nonnegative martingale of mean 1 under any choice
@@ -331,7 +331,7 @@ class SequentialDesign:
         self._turn += 1
         pairs = adaptive_pairs(self._evidence, everyone, plan, tops, self.criterion, self._turn)
         self._pair = tuple(int(k) for k in pairs[0])
-        self._due = self.comparisons + max(1, int(GROWTH * self.comparisons))
+        self._due = self.comparisons + max(1, int(GROWTH[self.criterion] * self.comparisons))
 
     def next_pair(self) -> tuple[int, int]:
         """The pair to compare next."""

@@ -54,7 +54,7 @@ def sequential_runs(
     - `criterion`, `delta`, `rule`: as there.
     - `max_comparisons`: where a run that is not certified is given up.
 
-    Decisions are as in `SequentialDesign`, every 2 % of the comparisons so far; all labels until the next one are
+    Decisions are as in `SequentialDesign`, after as many comparisons; all labels until the next one are
     looked at together, and "uniform" spreads them over all pairs in turn.
 
     >>> import ipodyn, numpy as np
@@ -100,7 +100,7 @@ def sequential_runs(
         left = active[~done]
         if not len(left):
             continue
-        block = np.maximum(1, (GROWTH * comparisons[left]).astype(int))
+        block = np.maximum(1, (GROWTH[criterion] * comparisons[left]).astype(int))
         if rule == "uniform":
             # All runs that are left have seen equally many comparisons.
             step = int(block[0])
