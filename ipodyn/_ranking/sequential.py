@@ -23,7 +23,7 @@ from .sampler import Sampler
 
 RULES = ("adaptive", "uniform")
 FIRST = 2  # comparisons of each pair before anything is chosen
-GROWTH = {"condorcet": 0.02, "order": 0.02, "smith": 0.01}  # a decision serves for this share of the comparisons so far
+GROWTH = {"condorcet": 0.02, "order": 0.02, "smith": 0.01}  # what a decision serves for
 CHUNK = 32  # programmes solved together
 BISECTIONS = 40
 GUARD = 1e-9  # margins below this certify nothing
@@ -268,8 +268,8 @@ class SequentialDesign:
 
     `next_pair()` names a pair, `record(i, j, win)` takes the outcome (of any pair, asked for or not; a tie is given to
     either side by a fair coin), `certified` says whether to stop, `sampler` is the design. A decision serves for 2 % of
-    the comparisons so far, 1 % for Smith sets. There is no promise to stop: a P with a tie on a pair that matters is never told from its
-    neighbours.
+    the comparisons so far, 1 % for Smith sets. There is no promise to stop: a P with a tie on a pair that matters is
+    never told from its neighbours.
 
     Why: for the true p of a pair the mixture's likelihood ratio is a nonnegative martingale of mean 1 under any choice
     of pairs made from the past, so by Ville's inequality it ever reaches 1/a with probability at most a; a is `delta`
