@@ -67,7 +67,8 @@ def stability_boundary(
     - `P`: shape (M, K, K). - `alpha`: shape (A,), in [0, 1]. - `pi_ref`, `pi_0`: shape (M, K) or (1, K); None is
       uniform. - `largest`: end of the search in beta.
 
-    Returns a `Critical` with fields of shape (M, A), `policy` (M, A, K).
+    Returns a `Critical` with fields of shape (M, A), `policy` (M, A, K). `value` has first derivatives only: second
+    ones do not pass the loop over blocks (NaN, or an error of JAX's). `jax.vmap` of `critical_beta` has them.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = jnp.stack([ipodyn.problems.three_cycle(a) for a in (0.3, 0.5)])
