@@ -123,8 +123,8 @@ TABLE = {
         DPO(), at.P, at.mu, pi_ref=at.ref, beta=at.beta
     ),
     ("bradley_terry_distance", ""): lambda at: ipodyn.bradley_terry_distance(at.P),
-    ("MRS.__call__", "IPO"): lambda at: loop_of(at)(at.pi),
-    ("MRS.__call__", "DPO"): lambda at: loop_of(at, DPO())(at.pi),
+    ("AbstractLoop.__call__", "IPO"): lambda at: loop_of(at)(at.pi),
+    ("AbstractLoop.__call__", "DPO"): lambda at: loop_of(at, DPO())(at.pi),
     ("rollout", "IPO"): lambda at: orbit_parts(ipodyn.rollout(loop_of(at), at.pi, num_steps=8, save=ipodyn.entropy)),
     ("rollout", "DPO"): lambda at: orbit_parts(ipodyn.rollout(loop_of(at, DPO()), at.pi, num_steps=4)),
     ("fixed_point", "IPO"): lambda at: settled(at)[1],
@@ -213,9 +213,12 @@ INSIDE = {
     "Stability.period": ("stability", "IPO"),
     "HodgeSplit.cyclic_share": ("hodge_split", ""),
     "recipes.Recipe.loop": ("recipes.custom", ""),
-    "MRS.round": ("MRS.__call__", "IPO"),
-    "IPO.response": ("MRS.__call__", "IPO"),
-    "DPO.response": ("MRS.__call__", "DPO"),
+    **dict.fromkeys(
+        ["MRS.round", "MRS.start", "MRS.step", "MRS.logits", "AbstractRound.policy"], ("AbstractLoop.__call__", "IPO")
+    ),
+    "AbstractRound.jacobian": ("stability", "DPO"),
+    "IPO.response": ("AbstractLoop.__call__", "IPO"),
+    "DPO.response": ("AbstractLoop.__call__", "DPO"),
 }
 
 # Rows whose second derivatives are not claimed, as their documentation says.
@@ -236,7 +239,8 @@ EXCEPTIONS = {
         [
             *("dominates", "classify", "condorcet_winner", "weak_condorcet_winners", "smith_set", "schwartz_set"),
             *("has_cycle", "strong_order", "copeland_scores", "Stability.stable", "Transitivity.weak"),
-            *("Transitivity.moderate", "Transitivity.strong"),
+            *("Transitivity.moderate", "Transitivity.strong", "AbstractRound.is_iterative", "AbstractRound.result"),
+            *("AbstractRound.stands",),
         ],
         DISCRETE,
     ),
@@ -264,7 +268,11 @@ EXCEPTIONS = {
         CHECK,
     ),
     **dict.fromkeys(
-        [f"AbstractObjective.{what}" for what in ("solve_score", "improve_score", "pair_losses", "response")],
+        [
+            *(f"AbstractObjective.{what}" for what in ("solve_score", "improve_score", "pair_losses", "response")),
+            *(f"AbstractLoop.{what}" for what in ("start", "step", "logits", "rest", "round")),
+            *(f"AbstractRound.{what}" for what in ("start", "__call__", "logits", "attempt")),
+        ],
         INTERFACE,
     ),
     **dict.fromkeys(
@@ -277,6 +285,7 @@ EXCEPTIONS = {
     "tune": "a search that keeps the best setting it visited: the answer moves in jumps",
     "variance_of_average": "a statistic of simulated rounds",
     "DPO.improve_score": "one step of a solver; `DPO.solve_score` has the derivative of what it tends to",
+    **dict.fromkeys(["AbstractLoop.check_start", "MRS.check_start"], "raises or does nothing"),
     "RegimeThresholds.residual_for": "a constant of the dtype",
 }
 
