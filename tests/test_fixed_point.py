@@ -207,17 +207,22 @@ def near_sure(rng, M, K, edge):
 
 
 @pytest.mark.parametrize(
-    ("K", "M", "dtype"),
-    [(4, 200, "float32"), (12, 60, "float64"), pytest.param(256, 1, "float64", marks=SLOW)],
+    ("K", "M", "dtype", "beta"),
+    [
+        (4, 200, "float32", 1e2),
+        (4, 200, "float32", 1e4),
+        (12, 60, "float64", 1e4),
+        pytest.param(256, 1, "float64", 1e4, marks=SLOW),
+    ],
 )
-def test_extremes_are_right_or_say_so(rng, K, M, dtype):
-    """beta = 1e4 at alpha = 0.999, P within 1e-6 of 0 and 1 or at them: kappa = 1e7, fixed points on faces."""
+def test_extremes_are_right_or_say_so(rng, K, M, dtype, beta):
+    """alpha = 0.999, P within 1e-6 of 0 and 1 or at them: kappa up to 1e7, fixed points on faces."""
     uniform = np.full((M, K), 1 / K)
     P = near_sure(rng, M, K, 1e-6)
     P[::2] = random_P(rng, M, K)[::2]
     P[1::4] = np.round(P[1::4])
     P[:, np.arange(K), np.arange(K)] = 0.5
-    fields = [jnp.asarray(x, dtype) for x in (P, np.full(M, 0.999), np.full(M, 1e4), np.ones(M), uniform, uniform)]
+    fields = [jnp.asarray(x, dtype) for x in (P, np.full(M, 0.999), np.full(M, beta), np.ones(M), uniform, uniform)]
 
     def best_reply(*fields):
         found = ipodyn.fixed_point(loop_of(*fields), throw=False)
@@ -229,14 +234,34 @@ def test_extremes_are_right_or_say_so(rng, K, M, dtype):
     for x in (found.policy, found.residual, found.error, *gradients):
         assert bool(jnp.all(jnp.isfinite(x)))
     ok = np.asarray(found.result == RESULTS.successful)
-    # kappa times half a rounding of P is 0.3 in float32: what that leaves of the default tolerance is enough for most.
-    assert ok.mean() >= (1.0 if dtype == "float64" else 0.7)
+    # In float32 eps * kappa is 1.2: the linear system that the bound needs is solved with hardly a digit, and a few
+    # answers, though right, cannot be certified. At a hundredth of that kappa every one can.
+    assert ok.mean() >= (1.0 if dtype == "float64" or beta < 1e3 else 0.95)
     # Independent of the solver: the payoff that a best reply gains against pi = softmax(kappa A pi) is at most
     # log K / kappa, for pi' A pi = 0. The error that the result admits to adds to it, and the rounding of A pi.
     policy = np.asarray(found.policy, np.float64)[ok]
     gain = np.einsum("mij,mj->mi", np.asarray(fields[0], np.float64)[ok] - 0.5, policy).max(-1)
     kappa = float(fields[2][0] / (1 - fields[1][0]))
     assert np.all(gain <= np.log(K) / kappa + K * np.asarray(found.error)[ok] + 4 * np.finfo(dtype).eps)
+
+
+def test_where_newton_cycles_it_starts_anew():
+    """Long steps along this path lead to a cycle of Newton's method; shorter ones from the start arrive."""
+    eighths = [
+        [4, 4, 4, 0, 0, 4, 3, 7],
+        [4, 4, 8, 7, 3, 4, 6, 2],
+        [4, 0, 4, 2, 6, 4, 0, 3],
+        [8, 1, 6, 4, 5, 4, 2, 1],
+        [8, 5, 2, 3, 4, 2, 2, 4],
+        [4, 4, 4, 4, 6, 4, 8, 1],
+        [5, 2, 8, 6, 6, 0, 4, 2],
+        [1, 6, 5, 7, 4, 7, 6, 4],
+    ]
+    reference = np.array([1e-20, 2e-24, 8e-14, 2e-25, 7e-3, 6e-21, 0.993, 4e-22])
+    loop = MRS(np.array(eighths) / 8, alpha=0.2512, beta=1668.0, lam=1.0, pi_ref=reference / reference.sum())
+    found = ipodyn.fixed_point(loop)  # raises where it did not arrive
+    assert int(found.num_steps) > 40 + 8  # it did start anew
+    assert float(found.error) <= 4e-10
 
 
 def test_float32_agrees_with_float64(rng):

@@ -192,7 +192,9 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     done = (share == 1) & (trust >= 1) & small & (rising < 0.1) | pull.constant
 
     # Rarely (one in ten thousand at share * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
-    again = ~done & ((walk.since >= 40 + log_ref.shape[0]) | ~jnp.isfinite(_sum(moved)))
+    # Shorter steps take longer: what was given up too early once would be given up each time.
+    patience = (40 + log_ref.shape[0]) * (FIRST_REACH / walk.reach)
+    again = ~done & ((walk.since.astype(patience.dtype) >= patience) | ~jnp.isfinite(_sum(moved)))
     hopeless = again & (pull.noise >= 1)  # what rounding adds to a step is longer than the steps that can be trusted
     done, again = done | hopeless, again & ~hopeless
     moved = jnp.where(again[None], log_ref, moved)
