@@ -60,6 +60,7 @@ def _linear(
 
     def step(_: Any, x: PolicyBlock) -> PolicyBlock:
         y = turned(x)
+        y = y / jnp.maximum(jnp.max(jnp.abs(y), axis=0), jnp.finfo(y.dtype).tiny)[None]  # lest the squares underflow
         return y / jnp.maximum(jnp.sqrt(jnp.sum(y**2, axis=0)), jnp.finfo(y.dtype).tiny)[None]
 
     # Up to K = 4 there is one mode, and every x in the range of D H D shows it.
