@@ -148,3 +148,12 @@ def test_a_vertex_that_another_response_slowly_takes_back_is_not_held():
     assert 0 < float(found.rise) < 1e-3 and float(found.residual) < 1e-8
     assert float(found.growth) == pytest.approx(4e-4, rel=1e-6)
     assert int(ipodyn.classify(found)) == Regime.unresolved
+
+
+@pytest.mark.parametrize("beta", [20.0, 60.0, 80.0])
+def test_growth_beside_a_vertex_is_that_of_the_reference(beta):
+    """Collapsed, nothing turns and deviations shrink by alpha a round: also where squares of what is left underflow."""
+    P = np.asarray(ipodyn.problems.bradley_terry(np.linspace(3, 0, 4)), np.float32)
+    orbit = ipodyn.rollout(ipodyn.MRS(P, alpha=0.6, beta=beta, lam=1.0), num_steps=200)
+    assert orbit.final.dtype == np.float32 and float(orbit.final[0]) > 0.999
+    assert float(orbit.growth) == pytest.approx(np.log(0.6), abs=1e-3)

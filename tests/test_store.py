@@ -17,6 +17,7 @@ import pytest
 import ipodyn
 import ipodyn._maps.place
 import ipodyn._maps.store
+from ipodyn._maps import stability_map
 from ipodyn._maps.place import SCRATCH, Folder
 from ipodyn._maps.stability_map import VARIABLES, MapProblem, as_dataset, map_problem
 from ipodyn._maps.store import Damaged, Store
@@ -342,7 +343,7 @@ def test_the_run_of_another_version_is_refused(problem, tmp_path, monkeypatch):
     """Its numbers may be other ones; nor is a format believed that is not this one."""
     Store.open(tmp_path / "run", problem)
     with monkeypatch.context() as patch:
-        patch.setattr(ipodyn, "__version__", "0.0.0")
+        patch.setattr(stability_map, "VERSION", "0.0.0")
         with pytest.raises(ValueError, match="different version of ipodyn"):
             Store.open(tmp_path / "run", problem)
     manifest = tmp_path / "run" / "run.json"
