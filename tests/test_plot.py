@@ -155,7 +155,7 @@ def test_cells_whose_verdicts_differ_are_marked(rng):
     figure = plot.stability_map(data)
     alpha, beta = data.alpha.values, data.beta.values
     assert marks(figure) == {"o": [(alpha[2], beta[3])], "x": [(alpha[4], beta[0])]}
-    assert "move beside a stable fixed point" in legend(figure) and "on an unstable fixed point" in legend(figure)
+    assert "move beside a stable fixed point" in legend(figure) and "where a nudge would grow" in legend(figure)
     drawn(figure)
 
 
