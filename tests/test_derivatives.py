@@ -183,9 +183,7 @@ TABLE = {
     ),
     ("row_gap_monotone", ""): lambda at: ipodyn.row_gap_monotone(at.P).drop,
     ("hodge_split", ""): lambda at: (split := ipodyn.hodge_split(at.C), split.cyclic_share),
-    ("transitivity", ""): lambda at: [
-        getattr(ipodyn.transitivity(at.P), f"{degree}_margin") for degree in ("weak", "moderate", "strong")
-    ],
+    ("transitivity", ""): lambda at: ipodyn.transitivity(at.P),
     ("generic_start", ""): lambda at: ipodyn.generic_start(at.pi),
     ("borda_scores", ""): lambda at: ipodyn.borda_scores(at.P),
     ("witness", "condorcet"): lambda at: ipodyn.witness(at.mu, "condorcet", share=at.share),

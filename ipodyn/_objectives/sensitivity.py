@@ -89,4 +89,5 @@ def bradley_terry_distance(P: PreferenceLike, *, throw: bool = True) -> Scalar:
     """
     P = as_matrix(P)
     score = DPO().score(P, jnp.full(P.shape[0], 1 / P.shape[0], P.dtype), throw=throw)
-    return jnp.max(jnp.abs(P - jax.nn.sigmoid(score[:, None] - score[None, :])))
+    misfit = jnp.abs(P - jax.nn.sigmoid(score[:, None] - score[None, :])).ravel()
+    return misfit[jnp.argmax(misfit)]  # entries tie, for K = 3 all: the derivative of one of them

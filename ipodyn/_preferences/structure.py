@@ -184,7 +184,10 @@ class Transitivity(eqx.Module):
 def _additive_residual(skew: Float[Array, "K K"]) -> Float[Array, ""]:
     """The largest |S_ij - (s_i - s_j)| with s the row means, the least-squares potential of a skew matrix."""
     potential = jnp.mean(skew, axis=1)
-    return jnp.max(jnp.abs(skew - (potential[:, None] - potential[None, :])))
+    # Entries tie (for K = 3 all do). The derivative is that of one of them: a maximum shares it among those that are
+    # equal bit for bit, which is more than compilers promise of a number that they compute twice.
+    sizes = jnp.abs(skew - (potential[:, None] - potential[None, :])).ravel()
+    return sizes[jnp.argmax(sizes)]
 
 
 def transitivity(P: PreferenceLike) -> Transitivity:
