@@ -16,7 +16,7 @@ import pytest
 import ipodyn
 from ipodyn import DPO, IPO, MRS, problems, recipes
 
-SIZES = [3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+SIZES = [3, pytest.param(4, marks=pytest.mark.slow)]
 
 
 def skew(K, entries):
