@@ -144,6 +144,7 @@ class Prompts:
             size=self.size,
             blocks_per_call=self.blocks,
             full_calls=True,
+            one_cpu=self.P.shape[-1] > 4,
             points=points,
             progress=None if report is None else lambda done, total: report(done / total),
         )

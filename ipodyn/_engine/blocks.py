@@ -87,6 +87,7 @@ def run_points(
     progress: ProgressCallback | None = None,
     blocks_per_call: int = BLOCKS_PER_CALL,
     full_calls: bool = False,
+    one_cpu: bool = False,
     points: Any = None,
 ) -> Any:
     """`kernel(static, arguments, indices)` for the points 0 .. num_points - 1, as NumPy arrays with the points last.
@@ -97,9 +98,11 @@ def run_points(
     from each other; it is called while the devices are busy with what it made before. The indices of a block are
     consecutive; surplus points of the last block run over the end, and what comes of them is dropped. `full_calls`: all
     calls have `blocks_per_call` blocks a device, so that one compilation serves any number of points; what is surplus
-    in the last is computed. Memory on the devices is that of the blocks in flight, whatever `num_points`.
+    in the last is computed. `one_cpu`: on a CPU use one device alone; XLA's devices share their threads, and programs
+    with LAPACK in them, on several at once, can wait for one another for ever. Memory on the devices is that of the blocks in flight, whatever `num_points`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
+    devices = devices[:1] if one_cpu and jax.default_backend() == "cpu" else devices
     num_blocks = -(-num_points // size)
     # Calls of equal length, so that the last one is no shorter: all are one program, whose surplus would be computed.
     per_call = len(devices) * blocks_per_call

@@ -217,7 +217,7 @@ class MapProblem:
         found: dict[str, np.ndarray] = {}
         if settings.analytic:
             report = progress if settings.plan is None else None
-            found = run(_analytic_cells, None, progress=report, blocks_per_call=CHEAP_BLOCKS_PER_CALL)
+            found = run(_analytic_cells, None, progress=report, blocks_per_call=CHEAP_BLOCKS_PER_CALL, one_cpu=K > 4)
         if settings.plan is None:
             found["regime"] = _predicted_regime(found, K, settings.thresholds)
         else:
