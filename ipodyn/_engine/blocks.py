@@ -99,7 +99,8 @@ def run_points(
     consecutive; surplus points of the last block run over the end, and what comes of them is dropped. `full_calls`: all
     calls have `blocks_per_call` blocks a device, so that one compilation serves any number of points; what is surplus
     in the last is computed. `one_cpu`: on a CPU use one device alone; XLA's devices share their threads, and programs
-    with LAPACK in them, on several at once, can wait for one another for ever. Memory on the devices is that of the blocks in flight, whatever `num_points`.
+    with LAPACK in them, on several at once, can wait for one another for ever. Memory on the devices is that of the
+    blocks in flight, whatever `num_points`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     devices = devices[:1] if one_cpu and jax.default_backend() == "cpu" else devices
