@@ -151,7 +151,7 @@ def test_a_batch_is_its_members(rng):
     """What vmap and sweep compute together is what each loop gives by itself."""
     batch = random_loops(rng, 3, K, edge=0.02, alpha=0.7, beta=(0.1, 2.0))
     loops = jax.vmap(loop_of)(*batch)
-    together, swept = jax.jit(jax.vmap(FIXED))(batch), ipodyn.sweep(loops, num_steps=40)
+    together, swept = jax.jit(jax.vmap(FIXED))(batch), ipodyn.sweep(loops, policy0=loops.pi_0, num_steps=40)
     for m in range(3):
         fields = [x[m] for x in batch]
         alone, orbit = FIXED(fields), ipodyn.rollout(loop_of(*fields), num_steps=40)

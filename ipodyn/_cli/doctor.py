@@ -21,14 +21,16 @@ _VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_NUM_CPU_DEVIC
 
 
 def _requirements() -> dict[str, str]:
-    """Distribution name: the extra that asks for it, or nothing for the core, as the installed package states them."""
-    found: dict[str, str] = {}
+    """Distribution name: the smallest extra that brings it, or nothing for the core, as the package's metadata says."""
+    extras: dict[str, set[str]] = {"": {"jaxlib"}}
     for line in importlib.metadata.requires(PACKAGE) or []:
         name = re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"](\w+)['\"]", line)
         if name != PACKAGE and (extra is None or extra[1] not in ("all", "test", "lint")):
-            found.setdefault(name, extra[1] if extra else "")
-    return {"jaxlib": "", **found}
+            extras.setdefault(extra[1] if extra else "", set()).add(name)
+    # Extras that include others are written out by some build tools, in any order: the smallest is the one to name.
+    by_size = sorted(extras.items(), key=lambda item: (item[0] != "", len(item[1])), reverse=True)
+    return {name: extra for extra, names in by_size for name in names}
 
 
 def versions() -> Iterator[tuple[str, str]]:

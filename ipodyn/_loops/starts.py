@@ -34,7 +34,7 @@ def generic_start(policy: Float[ArrayLike, "K *batch"]) -> Float[Array, "K *batc
 
     >>> import ipodyn, jax.numpy as jnp
     >>> [round(float(p), 4) for p in ipodyn.generic_start(jnp.full(3, 1 / 3))]
-    [0.3197, 0.3682, 0.3121]
+    [0.3195, 0.3681, 0.3124]
     """
     policy = as_float(policy)
     offsets = _offsets(policy.shape[0]).reshape((-1,) + (1,) * (policy.ndim - 1))

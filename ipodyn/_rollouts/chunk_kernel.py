@@ -22,7 +22,7 @@ LARGEST_K = 8  # K^2 + 5 K registers a lane: 104 of 255
 
 def serves(one_round: AbstractRound, state: Any) -> bool:
     """Whether the kernel can run these rounds: a linear response, few responses, one batch axis of whole programs."""
-    policy = one_round.policy(state)
+    policy = jax.eval_shape(one_round.policy, state)
     return (
         isinstance(one_round, Round)
         and isinstance(one_round.response, LinearResponse)
