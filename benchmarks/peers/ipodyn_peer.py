@@ -3,6 +3,8 @@
 import inspect
 from typing import Any
 
+import numpy as np
+
 from ..jobs import Job, Statistics
 from . import Runner
 
@@ -22,11 +24,20 @@ def only_rollouts() -> dict[str, Any]:
 
 
 def whole_map(job: Job, **options: Any) -> Any:
-    """The dataset of a job; by default that of its rollouts."""
+    """The dataset of a job, from the uniform policy as in every peer; by default that of its rollouts."""
     import ipodyn
 
+    K = job.P.shape[-1]
     options = options or only_rollouts()
-    return ipodyn.stability_map(job.P, alpha=job.alpha, beta=job.beta, lam=job.lam, num_steps=job.num_steps, **options)
+    return ipodyn.stability_map(
+        job.P,
+        alpha=job.alpha,
+        beta=job.beta,
+        lam=job.lam,
+        num_steps=job.num_steps,
+        policy0=np.full(K, 1 / K),
+        **options,
+    )
 
 
 def prepare(job: Job, **options: Any) -> Runner:
