@@ -9,6 +9,7 @@ from preferences import complementary
 
 import ipodyn
 from ipodyn import RESULTS
+from ipodyn._equilibria import equilibrium as _equilibrium
 from ipodyn._equilibria import safe_region as _safe_region
 from ipodyn._numerics.results import choose
 
@@ -55,10 +56,10 @@ def test_a_share_that_rounds_above_a_whole_number():
 def test_a_matrix_whose_fixed_point_was_not_found_is_not_safe(monkeypatch):
     """Three calm loops; of the middle one the solver says that it did not get there."""
     ones = jnp.ones(3)
-    solve = _safe_region.solve_fixed_point
+    solve = _equilibrium.solve_fixed_point
 
-    def failing(loop):
-        star = solve(loop)
+    def failing(loop, policy0):
+        star = solve(loop, policy0)
         lost = choose(jnp.arange(3) == 1, RESULTS.max_steps_reached, star.result)
         return eqx.tree_at(lambda found: found.result, star, lost)
 
@@ -73,7 +74,7 @@ def test_a_matrix_whose_fixed_point_was_not_found_is_not_safe(monkeypatch):
         "beta",
     )
     assert question.look(ones)[0].tolist() == [True, True, True]
-    monkeypatch.setattr(_safe_region, "solve_fixed_point", failing)
+    monkeypatch.setattr(_equilibrium, "solve_fixed_point", failing)
     assert question.look(ones)[0].tolist() == [True, False, True]
 
 

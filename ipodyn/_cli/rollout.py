@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from .. import plot
+from .._equilibria.stability import contraction_bound
 from .._loops.mrs import MRS
 from .._loops.starts import generic_start
 from .._numerics.checks import check_alpha, check_beta, check_lam
@@ -66,7 +67,7 @@ class RolloutCommand:
         regime = Regime(int(classify(orbit))).name
         words = f"α = {self.alpha:g}, β = {self.beta:g}, λ = {self.lam:g}, {self.objective.upper()}"
         screen = console()
-        for line in self._lines(preferences, P, start, orbit, regime):
+        for line in self._lines(preferences, loop, start, orbit, regime):
             say(screen, line)
         path = np.concatenate([start[None], np.asarray(orbit.saved)])
         figure = plot.rollout(path, show=self.show, title=f"{preferences.source}\n{words} · {regime}")
@@ -95,8 +96,8 @@ class RolloutCommand:
             return np.asarray(generic_start(np.full(K, 1 / K, self.dtype)))
         return parse_policy(self.start, K).astype(self.dtype)
 
-    def _lines(self, preferences: PreferenceSet, P: np.ndarray, start: np.ndarray, orbit, regime: str) -> list[str]:
-        K = len(P)
+    def _lines(self, preferences: PreferenceSet, loop: MRS, start: np.ndarray, orbit, regime: str) -> list[str]:
+        K = loop.P.shape[0]
         share = float(orbit.entropy) / math.log(K)
         lines = [f"matrix     {self.index} of {preferences.source}, {K} responses"]
         lines.append(f"start      {_policy(start)}")
@@ -108,12 +109,12 @@ class RolloutCommand:
         if float(orbit.growth) > 0 and bool(settled(orbit.residual, orbit.rise, RegimeThresholds())):
             lines.append(f"growth     {float(orbit.growth):.3g} of a nudge per round: at rest where it would not stay")
         lines.append(f"regime     {regime}")
-        if self.objective == "ipo":
-            bound = self.alpha + self.beta * self.lam / 2 * float(np.linalg.norm(P - 0.5, 2))
+        if loop.objective.is_linear:
+            bound = float(contraction_bound(loop))
             meaning = "below 1: convergence is proved" if bound < 1 else "not below 1: convergence is not proved"
             lines.append(f"bound      {bound:.4g}, {meaning}")
         else:
-            tolerance = RegimeThresholds().residual_for(P.dtype)
+            tolerance = RegimeThresholds().residual_for(loop.P.dtype)
             lines.append(f"           (settled means a residual of at most {tolerance:.1e})")
         return lines
 

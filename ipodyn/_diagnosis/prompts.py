@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from .._engine.blocks import block_size, run_points
 from .._equilibria.critical import CODES, solve_critical
-from .._equilibria.fixed_point import solve_fixed_point
-from .._equilibria.stability import solve_stability
+from .._equilibria.equilibrium import equilibrium
 from .._loops.mrs import MRS
 from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy, kl_divergence
@@ -74,11 +73,11 @@ class Structure(NamedTuple):
 
 def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> Facts:
     loop = shared.loops(P)
-    star = solve_fixed_point(loop)
-    found = solve_stability(loop, star.policy)
+    equilibria = equilibrium(loop)
+    star, found = equilibria.star, equilibria.stability
     spread = entropy(star.policy)
     drift = kl_divergence(star.policy, loop.pi_ref)
-    solved = star.result == RESULTS.successful
+    solved = equilibria.solved
     hopeless = star.result == RESULTS.diverging_scores
     return Facts(star.policy, spread, drift, solved, hopeless, star.residual, found.radius, found.omega, found.period)
 

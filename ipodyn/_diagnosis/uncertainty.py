@@ -7,11 +7,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._engine.blocks import Devices
-from .._equilibria.fixed_point import solve_fixed_point
-from .._equilibria.stability import solve_stability
+from .._equilibria.equilibrium import attracting_radius, equilibrium
 from .._loops.mrs import MRS
 from .._maps.sweep import sweep
-from .._numerics.results import RESULTS
 from .._numerics.types import PolicyLike, ScalarLike, VectorLike, as_float
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -35,8 +33,7 @@ class RegimeProbabilities(eqx.Module):
 
 @eqx.filter_jit
 def _radii(loops: MRS) -> Array:
-    star = solve_fixed_point(loops)
-    return jnp.where(star.result == RESULTS.successful, solve_stability(loops, star.policy).radius, jnp.nan)
+    return equilibrium(loops).radius
 
 
 def regime_probabilities(
@@ -80,9 +77,7 @@ def regime_probabilities(
     orbits = sweep(loops, start, num_steps=num_steps, devices=devices)
     thresholds = RegimeThresholds() if thresholds is None else thresholds
     radius = _radii(jax.vmap(loop, out_axes=-1)(P))
-    known = radius
-    if objective is None or isinstance(objective, IPO):  # with alpha = 1 no point inside the simplex attracts
-        known = jnp.where(jnp.asarray(alpha) < 1, radius, jnp.inf)
+    known = attracting_radius(IPO() if objective is None else objective, jnp.asarray(alpha), radius)
     regime = jax.vmap(lambda orbit, radius: classify(orbit, thresholds, radius=radius))(orbits, known)
     draws = P.shape[0]
     codes = jnp.asarray([int(code) for code in Regime], regime.dtype)

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._loops.loop import start_policy
 from .._loops.mrs import MRS
 from .._numerics.linear import laplacian
-from .._numerics.simplex import tangent_basis
+from .._numerics.simplex import mixture, tangent_basis
 from .._numerics.types import Preference, Scalar, ScalarLike, as_float
 from .._objectives.dpo import DPO
 from .._objectives.ipo import IPO
@@ -73,7 +73,7 @@ def score_noise(loop: MRS, mu: Float[Array, " K"]) -> Float[Array, "K-1 K-1"]:
 
 @eqx.filter_jit
 def _stationary_covariance(loop: MRS, policy: Array, num_pairs: Array) -> StationaryCovariance:
-    mu = loop.lam * policy + (1 - loop.lam) * loop.pi_0
+    mu = mixture(loop.lam, policy, loop.pi_0)
     noise = loop.beta**2 * score_noise(loop, mu) / num_pairs
     stable = stability(loop, policy).stable
     J = tangent_jacobian(loop, policy)

@@ -11,7 +11,7 @@ from .._numerics.results import RESULTS, choose
 from .._numerics.skew import safe_sqrt, skew_norm, skew_part
 from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock, ScalarLike
 from .fixed_point import solve_fixed_point
-from .stability import is_linear, solve_stability, squared_radius
+from .stability import solve_stability, squared_radius
 
 ALPHA, BETA, LAM = range(3)  # which parameter is searched; each case of a batch has its own
 CODES = {"alpha": ALPHA, "beta": BETA, "lam": LAM}
@@ -63,7 +63,7 @@ def _value(which: IntBlock, span: _Range, t: ScalarBlock) -> ScalarBlock:
 
 def _search_range(loop: MRS, which: IntBlock, largest: ScalarBlock) -> _Range:
     """Instability of MRS-IPO needs beta lam ||A|| / 2 >= sqrt(1 - alpha^2), because omega <= ||A|| / 2."""
-    if is_linear(loop):
+    if loop.objective.is_linear:
         reach = jnp.where(which == BETA, loop.lam, loop.beta) * skew_norm(skew_part(loop.P)) / 2
         # A thousandth lower, so that the scan starts on the stable side in spite of rounding.
         least = 0.999 * safe_sqrt(1 - loop.alpha**2) / jnp.where(reach > 0, reach, 1.0)
@@ -82,7 +82,7 @@ class _Probe(NamedTuple):
 
 
 def _squared_radius(loop: MRS, policy: PolicyBlock) -> ScalarBlock:
-    return squared_radius(loop, policy) if is_linear(loop) else solve_stability(loop, policy).radius ** 2
+    return squared_radius(loop, policy) if loop.objective.is_linear else solve_stability(loop, policy).radius ** 2
 
 
 def _probe(loop: MRS, policy0: PolicyBlock | None) -> _Probe:

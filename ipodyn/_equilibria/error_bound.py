@@ -19,9 +19,8 @@ from jaxtyping import Array, Float
 
 from .._loops.mrs import MRS
 from .._numerics.double import Double, two_product, two_sum
-from .._numerics.simplex import matvec, softmax
+from .._numerics.simplex import matvec, mixture, softmax
 from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, ScalarBlock
-from .._objectives.ipo import IPO
 from .newton_path import Pull, Settled, policy_centred, topped
 
 REFINEMENTS = 8
@@ -60,7 +59,7 @@ def plain_bound(loop: MRS, pull: Pull, log_ref: PolicyBlock, logits: PolicyBlock
     value, _, _ = pull.value_and_slope(policy, None)
     miss = policy_centred(jnp.where(pull.inside, log_ref - logits, 0.0) + value, policy)
     signal = loop.beta * pull.rate
-    mu = loop.lam[None] * policy + (1 - loop.lam)[None] * loop.pi_0
+    mu = mixture(loop.lam, policy, loop.pi_0)
     products = signal[None] * matvec(jnp.abs(loop.P - 0.5), mu)
     sizes = LOG * jnp.abs(log_ref) + 2 * jnp.abs(logits) + 2 * jnp.abs(value) + (2 * K + 14) * products
     misses = jnp.where(pull.inside, jnp.abs(miss) + unit * (SOFTMAX + sizes), 0.0)
@@ -191,6 +190,6 @@ def _centred_columns(x: Float[Array, "K columns *batch"], policy: PolicyBlock) -
 def certified(loop: MRS, pull: Pull, log_ref: PolicyBlock, found: Settled, limit: ScalarBlock, most: int) -> Settled:
     """`found` with its error, refined where that is above `limit` and steps are left of the `most` allowed."""
     log_ref = jnp.where(pull.inside, log_ref, 0.0)
-    if isinstance(loop.objective, IPO):
+    if loop.objective.is_linear:
         return _refined(loop, pull, log_ref, found, limit, most)
     return _estimated(pull, log_ref, found)

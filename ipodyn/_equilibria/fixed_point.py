@@ -96,7 +96,7 @@ def _settle_jvp(primals, tangents, *, max_steps):
     def one_round(loop: MRS) -> PolicyBlock:
         the_round = loop.round()
         increment, _ = the_round.response(policy, memory)
-        return the_round.alpha[None] * logits + the_round.drive + increment
+        return the_round.unnormalised(logits, increment)
 
     _, change = eqx.filter_jvp(one_round, (loop,), (tangents[0],))
     change = jnp.where(pull.inside, change, 0.0) * pull.rate[None]

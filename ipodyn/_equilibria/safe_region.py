@@ -14,8 +14,7 @@ from .._numerics.simplex import entropy
 from .._numerics.types import PolicyLike, Scalar
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
-from .fixed_point import solve_fixed_point
-from .stability import solve_stability
+from .equilibrium import equilibrium
 
 DEFAULT_BOUNDS = {"alpha": (0.0, 0.999), "beta": (1e-3, 1e3), "lam": (0.0, 1.0)}
 GRID = 96  # values looked at before bisection; a region that is safe again above a gap narrower than a step is missed
@@ -62,10 +61,9 @@ class _Question(eqx.Module):
         fields = {name: jnp.broadcast_to(x, value.shape) for name, x in self.parameters.items()}
         fields[self.parameter] = value
         loop = MRS(self.P, pi_ref=self.pi_ref, pi_0=self.pi_0, objective=self.objective, **fields)
-        star = solve_fixed_point(loop)
-        radius = solve_stability(loop, star.policy).radius
-        spread = entropy(star.policy)
-        safe = (radius < self.radius_max) & (spread >= self.entropy_min) & (star.result == RESULTS.successful)
+        found = equilibrium(loop)
+        radius, spread = found.stability.radius, entropy(found.star.policy)
+        safe = (radius < self.radius_max) & (spread >= self.entropy_min) & found.solved
         return safe, radius, spread
 
 

@@ -1,6 +1,6 @@
 """Local stability: the spectrum of one round at a fixed point, on the quotient of logits by constants."""
 
-from typing import overload
+from typing import Any, TypeAlias, overload
 
 import equinox as eqx
 import jax
@@ -12,8 +12,9 @@ from .._loops.mrs import MRS
 from .._numerics.simplex import tangent_basis
 from .._numerics.skew import safe_sqrt, skew_norm, skew_part, squared_frequencies
 from .._numerics.types import BoolBlock, PolicyBlock, ScalarBlock
-from .._objectives.response import LinearResponse
 from .newton_path import Pull
+
+Numbers: TypeAlias = Any  # numbers, or arrays of NumPy or JAX
 
 
 class Stability(eqx.Module):
@@ -142,14 +143,9 @@ def _general_route(loop: MRS, policy: PolicyBlock) -> MRSStability:
     return MRSStability(found.eigenvalues, found.radius, found.angle, omega)
 
 
-def is_linear(loop: MRS) -> bool:
-    """Whether the score of the loop's objective is linear in the sampling distribution (IPO)."""
-    return isinstance(eqx.filter_eval_shape(lambda loop: loop.round().response, loop), LinearResponse)
-
-
 def solve_stability(loop: MRS, policy: PolicyBlock) -> MRSStability:
     """`stability` for a loop whose fields have batch axes behind; compiles nothing by itself."""
-    return _symmetric_route(loop, policy) if is_linear(loop) else _general_route(loop, policy)
+    return _symmetric_route(loop, policy) if loop.objective.is_linear else _general_route(loop, policy)
 
 
 @eqx.filter_jit
@@ -193,9 +189,14 @@ def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability:
     return _stability(loop, start_policy(loop, jnp.asarray(policy)))
 
 
+def contraction_rate(alpha: Numbers, beta: Numbers, lam: Numbers, norm: Numbers) -> Numbers:
+    """`alpha + beta * lam / 2 * norm`, of arrays of NumPy or JAX that broadcast; `norm` is that of P - 1/2."""
+    return alpha + beta * lam / 2 * norm
+
+
 @eqx.filter_jit
 def _contraction_bound(loop: MRS) -> ScalarBlock:
-    return loop.alpha + loop.beta * loop.lam / 2 * skew_norm(skew_part(loop.P))
+    return contraction_rate(loop.alpha, loop.beta, loop.lam, skew_norm(skew_part(loop.P)))
 
 
 def contraction_bound(loop: MRS) -> ScalarBlock:

@@ -11,8 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from .._loops.mrs import MRS
 from .._numerics.results import RESULTS, choose
 from .._numerics.types import Policy, PolicyLike, Scalar, as_float
-from .fixed_point import fixed_point
-from .stability import stability
+from .equilibrium import equilibrium
 
 Functional = Callable[[MRS, Policy], Scalar]
 
@@ -124,13 +123,9 @@ def tune(
 
         def one(P: Float[Array, "K K"]) -> tuple[Scalar, Scalar, Policy, Bool[Array, ""]]:
             loop = MRS(P, pi_ref=pi_ref, pi_0=pi_0, objective=objective, **parameters)
-            star = fixed_point(loop, throw=False)
-            return (
-                functional(loop, star.policy),
-                stability(loop, star.policy).radius,
-                star.policy,
-                star.result == RESULTS.successful,
-            )
+            found = equilibrium(loop)
+            policy = found.star.policy
+            return functional(loop, policy), found.stability.radius, policy, found.solved
 
         values, radii, policies, solved = jax.vmap(one)(matrices)
         return _Point(jnp.mean(values), radii, policies, jnp.all(solved))

@@ -52,8 +52,12 @@ class Round(AbstractRound):
         moved = self._move(state, increment, memory)
         return where(final, moved, State(state.logits, state.policy, memory)), final
 
+    def unnormalised(self, logits: PolicyBlock, increment: PolicyBlock) -> PolicyBlock:
+        """`alpha z + drive + increment`, the logits after a round up to a constant."""
+        return self.alpha[None] * logits + self.drive + increment
+
     def _move(self, state: State, increment: PolicyBlock, memory: Any) -> State:
-        logits = self.alpha[None] * state.logits + self.drive + increment
+        logits = self.unnormalised(state.logits, increment)
         logits = logits - jnp.max(logits, axis=0, keepdims=True)
         # 0^alpha = 0: an excluded response stays excluded, where alpha^t * LOG_ZERO would bring it back in time.
         logits = jnp.where(logits < EXCLUDED, LOG_ZERO, logits)

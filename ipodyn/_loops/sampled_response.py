@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from .._numerics.results import RESULTS, choose
+from .._numerics.simplex import mixture
 from .._numerics.types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlock
 from .._objectives.empirical import draw_wins_block, empirical_scores
 from .._objectives.objective import AbstractObjective
@@ -43,7 +44,7 @@ class SampledResponse(AbstractResponse):
     def __call__(self, policy: PolicyBlock, memory: _Memory) -> tuple[PolicyBlock, _Memory]:
         keys = memory.key.reshape(-1)
         following, now = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        mu = self.lam[None] * policy + (1 - self.lam)[None] * self.pi_0
+        mu = mixture(self.lam, policy, self.pi_0)
         wins = draw_wins_block(now.reshape(memory.key.shape), self.P, mu, self.num_pairs)
         fit = empirical_scores(self.objective, wins, self.ridge, memory.score)
         after = _Memory(following.reshape(memory.key.shape), fit.score, memory.converged & fit.converged)

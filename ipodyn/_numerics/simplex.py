@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from .types import PolicyBlock, as_float
+from .types import PolicyBlock, ScalarBlock, as_float
 
 # Stands for log 0. Finite, so that 0 * log 0 and sums over thousands of rounds stay finite in float32 too, and far
 # below any logit that a policy can hold: exp(LOG_ZERO + anything) is exactly 0.
@@ -91,6 +91,11 @@ def softmax(logits: PolicyBlock) -> PolicyBlock:
 def centred(x: PolicyBlock) -> PolicyBlock:
     """`x` minus its mean over the responses: fixes the gauge of logits and scores."""
     return x - jnp.mean(x, axis=0, keepdims=True)
+
+
+def mixture(share: ScalarBlock, policy: PolicyBlock, other: PolicyBlock) -> PolicyBlock:
+    """`share * policy + (1 - share) * other`: the distribution that a loop with `lam = share` samples from."""
+    return share[None] * policy + (1 - share)[None] * other
 
 
 COLUMNS = 8  # of a larger matrix that are multiplied and added at a time

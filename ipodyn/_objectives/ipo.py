@@ -1,5 +1,7 @@
 """Identity preference optimisation (IPO): scores are win rates."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -25,6 +27,8 @@ class IPO(AbstractObjective):
     >>> [round(float(r), 6) for r in ipodyn.IPO().score(P, jnp.array([1.0, 0.0, 0.0]))]
     [0.5, 0.2, 0.8]
     """
+
+    is_linear: ClassVar[bool] = True
 
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
         score = matvec(P, mu)

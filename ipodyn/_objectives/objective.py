@@ -1,6 +1,7 @@
 """Preference objectives, each a score map: what a policy is pulled towards by data sampled from `mu`."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -65,7 +66,12 @@ class AbstractObjective(eqx.Module):
     return NaN for a valid P, say in the result when no finite score exists, and make the score differentiable in P
     and mu by its defining equations, not by unrolling. Then `score`, `loss`, `optimum`, `MRS`, `rollout`,
     `fixed_point` and `stability_map` work.
+
+    - `is_linear`: whether the score is the win rate, r(mu) = P mu up to a constant. Loops then have the theory of a
+      skew game: one fixed point for alpha < 1, the spectrum in closed form, a contraction bound.
     """
+
+    is_linear: ClassVar[bool] = False
 
     @abc.abstractmethod
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:

@@ -5,6 +5,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from .._numerics.results import RESULTS, choose
+from .._numerics.simplex import mixture
 from .._numerics.types import (
     BoolBlock,
     IntBlock,
@@ -55,7 +56,7 @@ class ScoreResponse(AbstractResponse):
         return self.first, jnp.ones(self.first.shape[1:], bool)
 
     def _mu(self, policy: PolicyBlock) -> PolicyBlock:
-        return self.lam[None] * policy + (1 - self.lam)[None] * self.pi_0
+        return mixture(self.lam, policy, self.pi_0)
 
     def __call__(
         self, policy: PolicyBlock, memory: tuple[PolicyBlock, BoolBlock]

@@ -92,7 +92,7 @@ def most_violating(
         )
     objective = IPO() if objective is None else objective
     structures = sorted(best.values(), key=lambda structure: structure.margin)
-    if isinstance(objective, IPO):
+    if objective.is_linear:
         chosen = structures[0]
         P, (i, j) = chosen.P, chosen.pair
     else:

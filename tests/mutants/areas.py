@@ -47,6 +47,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_equilibria/stability": "stability",
         "_numerics/skew": "stability",
         "_equilibria/critical": "critical",
+        "_equilibria/equilibrium": "critical safe_region",
         "_equilibria/covariance": "covariance",
     },
     "limits": {
