@@ -1,16 +1,5 @@
-r"""Named recipes: what people run when they iterate preference optimisation, as points of the (alpha, beta, lam) cube.
+"""Recipes that are points of the (alpha, beta, lam) cube, each with a name and words for its numbers."""
 
-Every recipe is exact at population level. `recipe.loop(P)` is the loop, `print(recipe)` says which way each number
-points, `from_trl` and `to_trl` translate the settings of TRL's trainers.
-
->>> import ipodyn
->>> recipe = ipodyn.recipes.self_rewarding(beta=2.0)
->>> loop = recipe.loop(ipodyn.problems.three_cycle(0.3))
->>> [float(x) for x in (loop.alpha, loop.beta, loop.lam)]
-[1.0, 2.0, 1.0]
-"""
-
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,16 +8,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from ._loops.mrs import MRS
-from ._numerics.checks import check_alpha, check_beta, check_lam, check_positive
-from ._numerics.simplex import log_policy, matvec, softmax
-from ._numerics.types import PolicyBlock, ScalarLike
-from ._objectives.dpo import DPO
-from ._objectives.ipo import IPO
-from ._objectives.objective import AbstractObjective
-
-# TRL's `loss_type` -> the objective with that loss.
-LOSS_TYPES = ("ipo", "sigmoid")
+from .._loops.mrs import MRS
+from .._numerics.checks import check_alpha, check_beta, check_lam, check_positive
+from .._numerics.simplex import log_policy, matvec, softmax
+from .._numerics.types import PolicyBlock, ScalarLike
+from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
 
 
 class Recipe(eqx.Module):
@@ -61,12 +46,12 @@ class Recipe(eqx.Module):
         alpha, beta, lam = (_number(x) for x in (self.alpha, self.beta, self.lam))
         objective = type(self.objective).__name__
         lines = [f"{self.name}, {objective}" + (f": {self.remark}" if self.remark else "")]
-        lines.append(f"  alpha = {alpha}  {_reference_words(self.alpha)} (up: the reference follows the policy)")
+        lines.append(f"  alpha = {alpha}  {reference_words(self.alpha)} (up: the reference follows the policy)")
         lines.append(
             f"  beta  = {beta}  strength of the preference signal (up: further from the reference); "
             f"TRL's beta is {_number(_inverse(self.beta))} (up: closer to it)"
         )
-        lines.append(f"  lam   = {lam}  {_data_words(self.lam)} (up: more data from the current policy)")
+        lines.append(f"  lam   = {lam}  {data_words(self.lam)} (up: more data from the current policy)")
         if self.rounds == 1:
             lines.append("  one round: the first policy is the answer")
         return "\n".join(lines)
@@ -75,31 +60,31 @@ class Recipe(eqx.Module):
         return self.describe()
 
 
-def _traced(x: Any) -> bool:
+def traced(x: Any) -> bool:
     return isinstance(x, Tracer)
 
 
 def _inverse(x: Any) -> Any:
-    return x if _traced(x) else 1 / float(x)
+    return x if traced(x) else 1 / float(x)
 
 
 def _number(x: Any) -> str:
-    return "(traced)" if _traced(x) else f"{float(x):.6g}"
+    return "(traced)" if traced(x) else f"{float(x):.6g}"
 
 
-def _reference_words(alpha: Any) -> str:
-    if _traced(alpha) or 0 < float(alpha) < 1:
+def reference_words(alpha: Any) -> str:
+    if traced(alpha) or 0 < float(alpha) < 1:
         return "the reference is part first, part current policy"
     return "the reference stays at the start" if float(alpha) == 0 else "the reference is the last checkpoint"
 
 
-def _data_words(lam: Any) -> str:
-    if _traced(lam) or 0 < float(lam) < 1:
+def data_words(lam: Any) -> str:
+    if traced(lam) or 0 < float(lam) < 1:
         return "pairs are part fixed data, part sampled from the current policy"
     return "all pairs are fixed data" if float(lam) == 0 else "all pairs are sampled from the current policy"
 
 
-def _recipe(
+def make_recipe(
     name: str,
     remark: str,
     objective: AbstractObjective | None,
@@ -110,7 +95,7 @@ def _recipe(
     lam: ScalarLike,
 ) -> Recipe:
     for check, value in ((check_alpha, alpha), (check_beta, beta), (check_lam, lam)):
-        if not _traced(value):
+        if not traced(value):
             check(value)
     return Recipe(alpha, beta, lam, IPO() if objective is None else objective, name, remark, rounds)
 
@@ -124,7 +109,7 @@ def custom(
     >>> ipodyn.recipes.custom(alpha=0.9, beta=5.0, lam=0.8).name
     'custom'
     """
-    return _recipe("custom", "", objective, alpha=alpha, beta=beta, lam=lam)
+    return make_recipe("custom", "", objective, alpha=alpha, beta=beta, lam=lam)
 
 
 def one_shot(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> Recipe:
@@ -137,7 +122,7 @@ def one_shot(*, beta: ScalarLike, objective: AbstractObjective | None = None) ->
     >>> bool(np.allclose(first, ipodyn.IPO().optimum(P, half, half, beta=2.0)))
     True
     """
-    return _recipe("one-shot", "trained once on fixed data", objective, 1, alpha=0.0, beta=beta, lam=0.0)
+    return make_recipe("one-shot", "trained once on fixed data", objective, 1, alpha=0.0, beta=beta, lam=0.0)
 
 
 def online(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> Recipe:
@@ -154,7 +139,7 @@ def online(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> R
       lam   = 1  all pairs are sampled from the current policy (up: more data from the current policy)
     """
     remark = "the logit best response to the current policy"
-    return _recipe("online", remark, objective, alpha=0.0, beta=beta, lam=1.0)
+    return make_recipe("online", remark, objective, alpha=0.0, beta=beta, lam=1.0)
 
 
 def last_checkpoint(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> Recipe:
@@ -165,7 +150,7 @@ def last_checkpoint(*, beta: ScalarLike, objective: AbstractObjective | None = N
     {'alpha': 1.0, 'beta': 2.0, 'lam': 0.0}
     """
     remark = "nothing anchors it: the logits drift to a vertex"
-    return _recipe("last-checkpoint", remark, objective, alpha=1.0, beta=beta, lam=0.0)
+    return make_recipe("last-checkpoint", remark, objective, alpha=1.0, beta=beta, lam=0.0)
 
 
 def self_rewarding(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> Recipe:
@@ -178,11 +163,11 @@ def self_rewarding(*, beta: ScalarLike, objective: AbstractObjective | None = No
     {'alpha': 1.0, 'beta': 2.0, 'lam': 1.0}
     """
     remark = "nothing anchors it: no attractor inside the simplex"
-    return _recipe("self-rewarding", remark, objective, alpha=1.0, beta=beta, lam=1.0)
+    return make_recipe("self-rewarding", remark, objective, alpha=1.0, beta=beta, lam=1.0)
 
 
 def _check_steps(eta: ScalarLike, tau: ScalarLike, *, strictly: bool) -> None:
-    if _traced(eta) or _traced(tau):
+    if traced(eta) or traced(tau):
         return
     check_positive(eta, "eta", "it is a step size above 0")
     check_positive(tau, "tau", "it is the KL coefficient, above 0")
@@ -208,7 +193,7 @@ def mirror_descent(*, eta: ScalarLike, tau: ScalarLike, objective: AbstractObjec
     """
     _check_steps(eta, tau, strictly=False)
     remark = "towards the KL-regularised equilibrium, whose precision is beta / (1 - alpha)"
-    return _recipe("mirror-descent", remark, objective, alpha=1 - eta * tau, beta=eta, lam=1.0)
+    return make_recipe("mirror-descent", remark, objective, alpha=1 - eta * tau, beta=eta, lam=1.0)
 
 
 def nash_md(*, eta: ScalarLike, tau: ScalarLike) -> Recipe:
@@ -235,7 +220,7 @@ def nash_md(*, eta: ScalarLike, tau: ScalarLike) -> Recipe:
     _check_steps(eta, tau, strictly=True)
     remark = "the policy of the loop is its geometric mixture with the reference, which it trains against"
     alpha = 1 - eta * tau
-    return _recipe("nash-md", remark, None, alpha=alpha, beta=alpha * eta, lam=1.0)
+    return make_recipe("nash-md", remark, None, alpha=alpha, beta=alpha * eta, lam=1.0)
 
 
 def nash_md_policy(loop: MRS, mixture: ArrayLike) -> PolicyBlock:
@@ -265,99 +250,3 @@ BY_BETA: dict[str, Callable[..., Recipe]] = {
     "self-rewarding": self_rewarding,
 }
 BY_STEP: dict[str, Callable[..., Recipe]] = {"mirror-descent": mirror_descent, "nash-md": nash_md}
-
-
-@dataclasses.dataclass(frozen=True)
-class TrlSettings:
-    """Settings of a TRL preference trainer, and what the script around it does.
-
-    - `beta`: TRL's, the KL coefficient: larger = closer to the reference. - `loss_type`: "ipo" or "sigmoid".
-    - `reference`: share of the current policy in the reference of each round, 0 or "first" checkpoint to 1 "last".
-    - `on_policy`: share of the pairs sampled from the current policy, 0 fixed data (`DPOTrainer`) to 1
-      (`OnlineDPOTrainer`).
-
-    `str(settings)` says which way each number points.
-    """
-
-    beta: float
-    loss_type: str
-    reference: float
-    on_policy: float
-
-    def arguments(self) -> dict[str, Any]:
-        """`{"beta": ..., "loss_type": ...}`, the keyword arguments of `DPOConfig` or `OnlineDPOConfig`."""
-        return {"beta": self.beta, "loss_type": self.loss_type}
-
-    def describe(self) -> str:
-        """The settings in words, one line a number."""
-        return "\n".join(
-            [
-                f"TRL, loss_type {self.loss_type!r}",
-                f"  beta = {self.beta:.6g}  KL coefficient (up: closer to the reference); "
-                f"ipodyn's beta is {1 / self.beta:.6g} (up: further from it)",
-                f"  {_reference_words(self.reference)}: ref_model of each round ({self.reference:g} of the current)",
-                f"  {_data_words(self.on_policy)} ({self.on_policy:g} of them)",
-            ]
-        )
-
-    def __str__(self) -> str:
-        return self.describe()
-
-
-def from_trl(
-    *,
-    beta: float | int = 0.1,
-    loss_type: str = "sigmoid",
-    reference: float | int | str = "first",
-    on_policy: float | int = 0.0,
-) -> Recipe:
-    """The recipe that a TRL trainer follows when its rounds are iterated; its `beta` is turned over, 1 / beta.
-
-    - `beta` > 0: TRL's, the KL coefficient. - `loss_type`: "sigmoid" is `DPO()`, "ipo" is `IPO()`; no other.
-    - `reference`: "first" checkpoint, "last" checkpoint, or the share in [0, 1] of the current policy (in log space).
-    - `on_policy`: share of pairs sampled from the current policy: 0 is `DPOTrainer`, 1 `OnlineDPOTrainer`.
-
-    A reference that is itself a moving average over rounds (TRL's `sync_ref_model` with a mixup below 1) is no point of
-    the cube: it has a memory, while this mixes the current policy with the first reference.
-
-    >>> import ipodyn
-    >>> ipodyn.recipes.from_trl(beta=0.1, loss_type="ipo", reference="last", on_policy=1.0).point()
-    {'alpha': 1.0, 'beta': 10.0, 'lam': 1.0}
-    """
-    check_positive(beta, "beta", "it is TRL's, the KL coefficient; its default is 0.1")
-    if loss_type not in LOSS_TYPES:
-        raise ValueError(f"`loss_type` is {loss_type!r}; only {' and '.join(LOSS_TYPES)} are objectives here.")
-    if isinstance(reference, str):
-        if reference not in ("first", "last"):
-            raise ValueError(f"`reference` is {reference!r}; say 'first', 'last' or a share from 0 to 1.")
-        reference = 0.0 if reference == "first" else 1.0
-    return _recipe(
-        "TRL",
-        f"beta {beta:g}, loss_type {loss_type!r}",
-        IPO() if loss_type == "ipo" else DPO(),
-        alpha=float(check_alpha(reference, name="reference")),
-        beta=1 / beta,
-        lam=float(check_lam(on_policy, name="on_policy")),
-    )
-
-
-def to_trl(recipe: Recipe) -> TrlSettings:
-    """The settings of TRL for a recipe, the inverse of `from_trl`.
-
-    - `recipe`: with numbers, not traced values. Raises `ValueError` for an objective that TRL does not name.
-
-    >>> import ipodyn
-    >>> print(ipodyn.recipes.to_trl(ipodyn.recipes.online(beta=10.0, objective=ipodyn.DPO())))
-    TRL, loss_type 'sigmoid'
-      beta = 0.1  KL coefficient (up: closer to the reference); ipodyn's beta is 10 (up: further from it)
-      the reference stays at the start: ref_model of each round (0 of the current)
-      all pairs are sampled from the current policy (1 of them)
-    """
-    if isinstance(recipe.objective, IPO):
-        loss_type = "ipo"
-    elif isinstance(recipe.objective, DPO):
-        loss_type = "sigmoid"
-    else:
-        raise ValueError(f"TRL has no `loss_type` for {type(recipe.objective).__name__}; give IPO or DPO.")
-    alpha, beta, lam = (float(jnp.asarray(x)) for x in (recipe.alpha, recipe.beta, recipe.lam))
-    return TrlSettings(1 / beta, loss_type, alpha, lam)
