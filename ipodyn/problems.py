@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from ._numerics.types import PolicyLike, Preference, ScalarLike, as_float
+from ._preferences.pairs import from_upper, pairs
 
 
 def _check_size(K: int, least: int, what: str) -> None:
@@ -20,12 +21,6 @@ def _check_size(K: int, least: int, what: str) -> None:
         raise TypeError(f"`K` is a {type(K).__name__}: give a static whole number (static_argnames under jit).")
     if least > K:
         raise ValueError(f"`K` is {K}: {what} needs at least {least} responses.")
-
-
-def _from_upper(probabilities: Float[Array, "K K"]) -> Preference:
-    """The preference matrix with these entries above the diagonal; those below complete them to 1."""
-    above = np.triu(np.ones(probabilities.shape, dtype=bool), 1)
-    return jnp.where(above, probabilities, jnp.where(above.T, 1 - probabilities.T, 0.5))
 
 
 def _scaled(signs: np.ndarray, strength: ScalarLike) -> Preference:
@@ -156,7 +151,7 @@ def overshadowed_winner(K: int, strength: ScalarLike) -> Preference:
     strength = as_float(strength)
     row = np.broadcast_to(np.arange(K)[:, None], (K, K))
     margin = jnp.where(row == 0, strength, jnp.where(row == 1, 0.5 - strength, jnp.zeros_like(strength)))
-    return _from_upper(0.5 + margin)
+    return from_upper(0.5 + margin[pairs(K)], K)
 
 
 def random(key: PRNGKeyArray, K: int, *, dtype: DTypeLike | None = None) -> Preference:
@@ -172,7 +167,7 @@ def random(key: PRNGKeyArray, K: int, *, dtype: DTypeLike | None = None) -> Pref
     (4, 4)
     """
     _check_size(K, 2, "a comparison")
-    return _from_upper(jax.random.uniform(key, (K, K), dtype=_float_dtype(dtype)))
+    return from_upper(jax.random.uniform(key, (K, K), dtype=_float_dtype(dtype))[pairs(K)], K)
 
 
 def _with_wins(P: Preference, wins: Bool[Array, "K K"]) -> Preference:

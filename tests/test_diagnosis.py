@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -19,8 +20,9 @@ from preferences import complementary
 import ipodyn
 from ipodyn._diagnosis import prompts as _prompts
 from ipodyn._diagnosis.diagnosis import checked_counts, sorted_quantile
-from ipodyn._diagnosis.prompts import Prompts, Shared, posterior_draws
+from ipodyn._diagnosis.prompts import POSTERIOR_DRAWS, PRIOR, Prompts, Shared
 from ipodyn._diagnosis.recommendation import recommend
+from ipodyn._preferences.posterior import posterior_of_prompts
 
 pytest.importorskip("typer")
 polars = pytest.importorskip("polars")
@@ -281,12 +283,22 @@ def test_uncertainty_narrows_with_counts(matrices, found):
             np.testing.assert_array_equal(getattr(sure, field.name), getattr(found, field.name))
 
 
+posterior_draws = functools.partial(posterior_of_prompts, num_draws=POSTERIOR_DRAWS, prior=PRIOR)
+
+
+def table(wins, losses):
+    """Counts (..., K, K) of those of the pairs i < j."""
+    counts = np.zeros((*wins.shape[:-1], K, K))
+    i, j = np.triu_indices(K, 1)
+    counts[..., i, j], counts[..., j, i] = wins, losses
+    return counts
+
+
 def test_the_posterior_is_jeffreys():
     """Moments of Beta(W + 1/2, L + 1/2), for pairs compared often, once and never: within five standard errors."""
     wins, losses = np.array([8.0, 1.0, 0.0]), np.array([2.0, 0.0, 0.0])
     number = 4000
-    drawn = posterior_draws(0, np.arange(number), np.tile(wins, (number, 1)), np.tile(losses, (number, 1)))
-    drawn = drawn.reshape(-1, 3)
+    drawn = posterior_draws(0, np.arange(number), np.tile(table(wins, losses), (number, 1, 1))).reshape(-1, 3)
     expected = scipy.stats.beta(wins + 0.5, losses + 0.5)
     error = expected.std() / np.sqrt(len(drawn))
     assert (np.abs(drawn.mean(axis=0) - expected.mean()) < 5 * error).all()
@@ -297,12 +309,13 @@ def test_the_posterior_is_jeffreys():
 def test_draws_of_a_prompt_are_its_own(matrices, found):
     """What is drawn depends on the seed and the place of the prompt: not on what stands next to it, nor on blocks."""
     wins = np.random.default_rng(0).uniform(0, 9, (10, 3))
-    every = posterior_draws(5, np.arange(10), wins, wins[::-1])
-    some = posterior_draws(5, np.array([3, 7]), wins[[3, 7]], wins[::-1][[3, 7]])
+    counts = table(wins, wins[::-1])
+    every = posterior_draws(5, np.arange(10), counts)
+    some = posterior_draws(5, np.array([3, 7]), counts[[3, 7]])
     np.testing.assert_array_equal(some, every[[3, 7]])
-    same = posterior_draws(5, np.arange(2), wins[[0, 0]], wins[[0, 0]])
+    same = posterior_draws(5, np.arange(2), counts[[0, 0]])
     assert not np.isin(same[0], same[1]).any()  # equal prompts have draws of their own
-    assert not np.isin(every, posterior_draws(6, np.arange(10), wins, wins[::-1])).any()  # and so has another seed
+    assert not np.isin(every, posterior_draws(6, np.arange(10), counts)).any()  # and so has another seed
 
     counts = np.full(matrices.shape, 50.0)
     prompts = Prompts.of(matrices, shared())
@@ -318,7 +331,7 @@ def test_uncertainty_is_that_of_the_draws(matrices, found):
     i, j = np.triu_indices(K, 1)
     for index in (9, 20):
         wins = 50 * matrices[index]
-        drawn = posterior_draws(0, np.array([index]), wins[i, j][None], wins[j, i][None])[0]
+        drawn = posterior_draws(0, np.array([index]), wins[None])[0]
         P = np.full((len(drawn), K, K), 0.5)
         P[:, i, j], P[:, j, i] = drawn, 1 - drawn
         radii = radius(P)

@@ -18,6 +18,8 @@ from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy, kl_divergence
 from .._objectives.objective import AbstractObjective
 from .._preferences.hodge import hodge_split
+from .._preferences.pairs import from_upper
+from .._preferences.posterior import posterior_of_prompts
 from .._preferences.structure import has_cycle, strong_order
 
 SMALL, BATCH = 32, 8192  # points of one call to the devices, for up to so many prompts and for large sets
@@ -188,39 +190,14 @@ class Prompts:
         What is drawn for a prompt depends on the seed and its place in the set alone.
         """
         K = self.P.shape[-1]
-        i, j = np.triu_indices(K, 1)
 
         def drawn(own: np.ndarray) -> np.ndarray:
             place, draw = np.divmod(own, POSTERIOR_DRAWS)
             first = int(place.min())
             here = prompts[first : int(place.max()) + 1]
             wins = counts[here] * self.P[here]
-            upper = posterior_draws(seed, here, wins[:, i, j], wins[:, j, i])
-            flat = upper[place - first, draw].astype(self.P.dtype)
-            matrices = np.full((*own.shape, K, K), 0.5, self.P.dtype)
-            matrices[..., i, j], matrices[..., j, i] = flat, 1 - flat
-            return matrices
+            upper = posterior_of_prompts(seed, here, wins, num_draws=POSTERIOR_DRAWS, prior=PRIOR)
+            return from_upper(upper[place - first, draw].astype(self.P.dtype), K)
 
         facts = self._run(_facts, self.shared, POSTERIOR_DRAWS * prompts.size, drawn, report)
         return np.where(facts.solved, facts.radius, np.inf).reshape(prompts.size, POSTERIOR_DRAWS)
-
-
-def posterior_draws(
-    seed: int, prompts: np.ndarray, wins: np.ndarray, losses: np.ndarray
-) -> Float[np.ndarray, "prompts draws pairs"]:
-    """Draws of P_ij for the pairs i < j of prompts: Beta(wins + 1/2, losses + 1/2), each prompt from a key of its own.
-
-    - `prompts` (n,): their places in the set. - `wins`, `losses`: shape (n, pairs), of i over j and of j over i.
-
-    Drawn by NumPy: what `posterior_preferences` draws, without compiling JAX's sampler, which takes longer than all
-    that follows.
-    """
-    word = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-    bits = np.random.Philox(key=np.array([word, 0], np.uint64))
-    generator, state = np.random.Generator(bits), bits.state
-    upper = np.empty((len(prompts), POSTERIOR_DRAWS, wins.shape[-1]))
-    for row, prompt in enumerate(prompts.tolist()):
-        state["state"]["key"][1] = prompt  # a new stream, from its start; making a generator takes ten times as long
-        bits.state = state
-        upper[row] = generator.beta(wins[row] + PRIOR, losses[row] + PRIOR, upper.shape[1:])
-    return upper

@@ -1,8 +1,11 @@
-"""Small linear systems with batch axes behind."""
+"""Small linear systems and graphs with batch axes behind."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from .types import (
     BoolBlock,
@@ -60,14 +63,18 @@ def solve(matrix: Float[Array, "K K *shared"], rhs: Float[Array, "K *batch"]) ->
     return jnp.stack(x)
 
 
+def transitive_closure(edges: Bool[Array | np.ndarray, "K K *batch"]) -> Any:
+    """(K, K, *batch): whether a chain of one or more edges leads from i to j; a NumPy array of a NumPy array."""
+    for _ in range(max(1, (edges.shape[0] - 1).bit_length())):  # chains of twice the length each time
+        edges = edges | (edges[:, :, None] & edges[None]).any(axis=1)
+    return edges
+
+
 def same_component(compared: BoolBlock) -> BoolBlock:
     """(K, K, *batch): whether a chain of comparisons joins two responses."""
     K = compared.shape[0]
     eye = jnp.eye(K, dtype=bool).reshape((K, K) + (1,) * (compared.ndim - 2))
-    joined = compared | eye
-    for _ in range(max(1, (K - 1).bit_length())):
-        joined = jnp.any(joined[:, :, None] & joined[None], axis=1)
-    return joined
+    return transitive_closure(compared) | eye
 
 
 def diagonal(values: PolicyBlock) -> PreferenceBlock:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from .._numerics.linear import solve
+from .._numerics.linear import solve, transitive_closure
 from .._numerics.simplex import centred, matvec
 from .._numerics.types import BoolBlock, IntBlock, PolicyBlock, PreferenceBlock, ScalarBlock
 
@@ -150,9 +150,7 @@ def has_finite_scores(P: PreferenceBlock, mu: PolicyBlock) -> BoolBlock:
     wins = (P > 0) & inside[None]  # i has a chance against j, and j is sampled
     loses = (P < 1) & inside[None]
     eye = jnp.eye(K, dtype=bool).reshape((K, K) + (1,) * (mu.ndim - 1))
-    reach = (wins & inside[:, None]) | eye
-    for _ in range(max(1, (K - 1).bit_length())):
-        reach = jnp.any(reach[:, :, None] & reach[None], axis=1) | reach
+    reach = transitive_closure(wins & inside[:, None]) | eye
     connected = jnp.all(reach | ~(inside[:, None] & inside[None]), axis=(0, 1))
     off_diagonal = ~eye
     attached = jnp.any(wins & off_diagonal, axis=1) & jnp.any(loses & off_diagonal, axis=1)

@@ -1,4 +1,4 @@
-"""Draws of P given counts."""
+r"""Draws of P given counts, independent over pairs: \(P_{ij} \sim \mathrm{Beta}(W_{ij} + a, W_{ji} + a)\)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,20 +7,22 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._numerics.checks import check_positive
 from .._numerics.types import Counts, ScalarLike, as_float
+from .pairs import both_ways, from_upper
 
 
-def _upper(wins: Array) -> tuple[np.ndarray, np.ndarray, Array, Array]:
-    """The pairs i < j, and how often i won and j won."""
+def _one_table(wins: Counts) -> Float[Array, "K K"]:
+    wins = as_float(wins)
     if wins.ndim != 2 or wins.shape[0] != wins.shape[1]:
         raise ValueError(f"`wins` has shape {wins.shape}; give (K, K), and `jax.vmap` many.")
-    rows, columns = np.triu_indices(wins.shape[0], 1)
-    return rows, columns, wins[rows, columns], wins[columns, rows]
+    return wins
 
 
-def _matrices(upper: Array, K: int, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """(draws, K, K) from (draws, pairs), with exact complements."""
-    P = jnp.full((upper.shape[0], K, K), 0.5, upper.dtype)
-    return P.at[:, rows, columns].set(upper).at[:, columns, rows].set(1 - upper)
+def posterior_parameters(
+    wins: Float[Array | np.ndarray, "*n K K"], prior: ScalarLike
+) -> tuple[Float[Array | np.ndarray, "*n pairs"], Float[Array | np.ndarray, "*n pairs"]]:
+    r"""The two parameters of the Beta distribution of \(P_{ij}\), i < j, given counts and pseudo-wins of each side."""
+    won, lost = both_ways(wins)
+    return won + prior, lost + prior
 
 
 def posterior_preferences(
@@ -37,11 +39,30 @@ def posterior_preferences(
     True
     """
     check_positive(np.asarray(prior), "prior", "it is a number of pseudo-wins")
-    wins = as_float(wins)
-    rows, columns, won, lost = _upper(wins)
-    prior = as_float(prior, wins)
-    upper = jax.random.beta(key, won + prior, lost + prior, (num_draws, rows.size), dtype=wins.dtype)
-    return _matrices(upper, wins.shape[0], rows, columns)
+    wins = _one_table(wins)
+    a, b = posterior_parameters(wins, as_float(prior, wins))
+    return from_upper(jax.random.beta(key, a, b, (num_draws, a.size), dtype=wins.dtype), wins.shape[0])
+
+
+def posterior_of_prompts(
+    seed: int, prompts: np.ndarray, wins: Float[np.ndarray, "n K K"], *, num_draws: int, prior: float
+) -> Float[np.ndarray, "n draws pairs"]:
+    """Draws as of `posterior_preferences` for many prompts: of the pairs i < j, each prompt from a stream of its own.
+
+    - `prompts` (n,): their places in the set, which with the seed alone decide what is drawn. - `wins`: their counts.
+
+    By NumPy on the host: compiling JAX's sampler takes longer than all that a diagnosis does with the draws.
+    """
+    word = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    bits = np.random.Philox(key=np.array([word, 0], np.uint64))
+    generator, state = np.random.Generator(bits), bits.state
+    a, b = posterior_parameters(wins, prior)
+    upper = np.empty((len(prompts), num_draws, a.shape[-1]))
+    for row, prompt in enumerate(prompts.tolist()):
+        state["state"]["key"][1] = prompt  # a new stream, from its start; making a generator takes ten times as long
+        bits.state = state
+        upper[row] = generator.beta(a[row], b[row], upper.shape[1:])
+    return upper
 
 
 def bootstrap_preferences(key: PRNGKeyArray, wins: Counts, *, num_draws: int = 256) -> Float[Array, "draws K K"]:
@@ -50,10 +71,10 @@ def bootstrap_preferences(key: PRNGKeyArray, wins: Counts, *, num_draws: int = 2
     - `wins`: shape (K, K), counts >= 0; a pair that was never compared stays 1/2. A pair that one side always won does
       not vary: where counts are small `posterior_preferences` is the honest one.
     """
-    wins = as_float(wins)
-    rows, columns, won, lost = _upper(wins)
+    wins = _one_table(wins)
+    won, lost = both_ways(wins)
     number = won + lost
     share = jnp.where(number > 0, won / jnp.maximum(number, 1.0), 0.5)
-    drawn = jax.random.binomial(key, number, share, (num_draws, rows.size), dtype=wins.dtype)
+    drawn = jax.random.binomial(key, number, share, (num_draws, number.size), dtype=wins.dtype)
     upper = jnp.where((number > 0)[None], drawn / jnp.maximum(number, 1.0)[None], 0.5)
-    return _matrices(upper, wins.shape[0], rows, columns)
+    return from_upper(upper, wins.shape[0])

@@ -5,8 +5,11 @@ hidden here, so round a matrix first where noise should count as a tie. "i beats
 which for complementary P is P[i, j] > 1/2, and stays asymmetric when the two entries carry rounding errors.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -74,15 +77,20 @@ def smith_set(P: PreferenceLike) -> Bool[Array, " K"]:
     [True, True, True]
     """
     P = as_matrix(P)
-    K = P.shape[0]
-    beats = P > P.T
-    score = jnp.sum(jnp.where(beats, 2, jnp.where(beats.T, 0, 1)), axis=1) - 1  # less the tie with itself
-    prefix = score[None, :] >= score[:, None]  # row i: the responses that score at least as much as i
-    size = jnp.sum(prefix, axis=1)
-    total = jnp.sum(jnp.where(prefix, score[None, :], 0), axis=1)
+    return smith_mask(P > P.T)
+
+
+def smith_mask(beats: Bool[Array | np.ndarray, "K K *batch"]) -> Any:
+    """(K, *batch): the Smith set of a majority relation; a NumPy array of a NumPy array."""
+    xp: Any = beats.__array_namespace__()
+    K = beats.shape[0]
+    score = beats.sum(axis=1) - beats.sum(axis=0) + (K - 1)  # 2 for a win, 1 for a tie with another
+    prefix = score[None] >= score[:, None]  # row i: the responses that score at least as much as i
+    size = prefix.sum(axis=1)
+    total = xp.where(prefix, score[None], 0).sum(axis=1)
     dominant = total == size * (size - 1) + 2 * size * (K - size)
     # The full set is always dominant, so the maximum exists; the highest threshold is the smallest prefix.
-    return score >= jnp.max(jnp.where(dominant, score, -1))
+    return score >= xp.where(dominant, score, -1).max(axis=0)
 
 
 def has_cycle(P: PreferenceLike) -> Bool[Array, ""]:

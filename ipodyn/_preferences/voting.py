@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._numerics.checks import HostArray, check_preference
+from .._numerics.linear import transitive_closure
 from .._numerics.types import PreferenceLike
 from .structure import as_matrix
 
@@ -64,9 +65,7 @@ def schwartz_set(P: PreferenceLike) -> Bool[Array, " K"]:
     ([True, False, True], [True, True, True])
     """
     P = as_matrix(P)
-    reach = P > P.T
-    for _ in range(max(1, (P.shape[0] - 1).bit_length())):
-        reach = reach | jnp.any(reach[:, :, None] & reach[None, :, :], axis=1)
+    reach = transitive_closure(P > P.T)
     return ~jnp.any(reach.T & ~reach, axis=1)
 
 

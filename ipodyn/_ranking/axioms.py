@@ -12,10 +12,11 @@ by about K roundings): `atol` asks for a margin above that.
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool
 
 from .._numerics.types import BoolBlock, PolicyLike, PreferenceLike, ScalarBlock, ScalarLike, as_float
 from .._preferences.structure import as_matrix, condorcet_winner, smith_set
+from .criteria import criterion_pairs
 
 
 class Axiom(eqx.Module):
@@ -43,10 +44,10 @@ def _check(P: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     return P, scores
 
 
-def _axiom(pairs: Bool[Array, "K K"], scores: Float[Array, " K"], applies: Bool[Array, ""], atol: ScalarLike) -> Axiom:
+def _axiom(criterion: str, P: Array, scores: Array, applies: Bool[Array, ""], atol: ScalarLike) -> Axiom:
     first, second = jnp.broadcast_arrays(scores[:, None], scores[None, :])
     gap = jnp.where(first == second, 0.0, first - second)  # two responses of log-probability -inf tie
-    named = pairs & applies
+    named = criterion_pairs(P, criterion) & applies
     margin = jnp.min(jnp.where(named, gap, jnp.inf))
     margin = jnp.where(jnp.any(named & jnp.isnan(gap)), jnp.nan, margin)  # a compiled minimum may pass over NaN
     return Axiom(margin > as_float(atol, scores), margin, applies)
@@ -72,9 +73,7 @@ def condorcet_top(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0
     (True, False, -0.033333)
     """
     P, scores = _check(P, scores)
-    winner = condorcet_winner(P)
-    others = jnp.arange(P.shape[0]) != winner
-    return _axiom(~others[:, None] & others[None, :], scores, winner >= 0, atol)
+    return _axiom("condorcet", P, scores, condorcet_winner(P) >= 0, atol)
 
 
 def smith_top(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0.0) -> Axiom:
@@ -94,8 +93,7 @@ def smith_top(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0.0) 
     False
     """
     P, scores = _check(P, scores)
-    member = smith_set(P)
-    return _axiom(member[:, None] & ~member[None, :], scores, ~jnp.all(member), atol)
+    return _axiom("smith", P, scores, ~jnp.all(smith_set(P)), atol)
 
 
 def order_preserving(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0.0) -> Axiom:
@@ -121,4 +119,4 @@ def order_preserving(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike 
     # j over k, whatever j.
     through = beats[:, :, None] | beats[None, :, :]
     transitive = jnp.all(through | ~beats[:, None, :])
-    return _axiom(beats, scores, transitive, atol)
+    return _axiom("order", P, scores, transitive, atol)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 
 from .._numerics.types import Preference, PreferenceLike, ScalarLike, as_float
 from .._preferences.structure import smith_set
-from .criteria import CRITERIA, Criterion, Pairs
+from .criteria import Criterion, Pairs, check_criterion, crossing
 from .sampler import Excess, Sampler, design_by, excess, requested_floor
 
 LARGEST_SMITH = 10  # responses: the possible Smith sets are enumerated
@@ -28,14 +28,24 @@ def subsets(K: int, criterion: str) -> np.ndarray:
 def possible_tops(lower: Preference, upper: Preference, criterion: str) -> Bool[Array, " sets"]:
     """Which of `subsets` is the Condorcet winner (the Smith set) of some matrix in the box."""
     sets = subsets(lower.shape[0], criterion)
-    crossing = sets[:, :, None] & ~sets[:, None, :]
-    dominant = jnp.all((upper > 0.5)[None] | ~crossing, axis=(1, 2))
+    across = crossing(sets)
+    dominant = jnp.all((upper > 0.5)[None] | ~across, axis=(1, 2))
     if criterion == "condorcet":
         return dominant
     # Minimal for some matrix exactly if it is when all that is open inside is a tie.
     sure = jnp.where(lower > 0.5, 1.0, jnp.where(upper < 0.5, 0.0, 0.5)).astype(lower.dtype)
-    inner = jnp.where(crossing, 1.0, jnp.where(crossing.swapaxes(1, 2), 0.0, sure[None]))
+    inner = jnp.where(across, 1.0, jnp.where(across.swapaxes(1, 2), 0.0, sure[None]))
     return dominant & jnp.all(jax.vmap(smith_set)(inner) == sets, axis=1)
+
+
+def robust_pairs(lower: Preference, upper: Preference, criterion: str) -> tuple[Pairs, Bool[Array, " sets"]]:
+    """The pairs that the criterion names for some matrix in the box, and its `possible_tops` (of an order, none)."""
+    check_criterion(criterion)
+    K = lower.shape[0]
+    if criterion == "order":
+        return (upper > 0.5) & ~np.eye(K, dtype=bool), jnp.zeros(0, bool)
+    tops = possible_tops(lower, upper, criterion)
+    return jnp.any(tops[:, None, None] & crossing(subsets(K, criterion)), axis=0), tops
 
 
 def robust_excess(lower: Preference, upper: Preference, criterion: str) -> tuple[Excess, Pairs]:
@@ -44,21 +54,17 @@ def robust_excess(lower: Preference, upper: Preference, criterion: str) -> tuple
     The margin of a pair counts only the matrices that name it. Where two sets could be on top that both hold the pair,
     each coefficient is its own worst case: safe, and no larger than the true worst case.
     """
-    if criterion not in CRITERIA:
-        raise ValueError(f"`criterion` is {criterion!r}; it must be one of {', '.join(CRITERIA)}.")
+    pairs, tops = robust_pairs(lower, upper, criterion)
     K = lower.shape[0]
     if criterion == "order":
-        coefficients, pairs = excess(lower, upper), (upper > 0.5) & ~np.eye(K, dtype=bool)
+        coefficients = excess(lower, upper)
         own = np.eye(K, dtype=bool)[:, None, :] | np.eye(K, dtype=bool)[None, :, :]  # k = i or k = j
         return jnp.where(own, jnp.maximum(coefficients, 0.0), coefficients), pairs
-    sets = subsets(K, criterion)
-    crossing = sets[:, :, None] & ~sets[:, None, :]
-    possible = possible_tops(lower, upper, criterion)
-    lows = jnp.where(crossing, jnp.maximum(lower, 0.5)[None], lower[None])
-    highs = jnp.where(crossing.swapaxes(1, 2), jnp.minimum(upper, 0.5)[None], upper[None])
-    named = crossing & possible[:, None, None]
+    across = crossing(subsets(K, criterion))
+    lows = jnp.where(across, jnp.maximum(lower, 0.5)[None], lower[None])
+    highs = jnp.where(across.swapaxes(1, 2), jnp.minimum(upper, 0.5)[None], upper[None])
+    named = across & tops[:, None, None]
     worst = jnp.min(jnp.where(named[..., None], jax.vmap(excess)(lows, highs), jnp.inf), axis=0)
-    pairs = jnp.any(named, axis=0)
     return jnp.where(pairs[..., None], worst, 0.0), pairs
 
 

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._numerics.matrix_game import solve_game
-from .criteria import CRITERIA
-from .robust_sampler import possible_tops, robust_excess, robust_sampler, subsets
+from .._preferences.structure import smith_mask
+from .criteria import check_criterion, crossing
+from .robust_sampler import robust_excess, robust_pairs, robust_sampler, subsets
 from .sampler import Sampler
 
 RULES = ("adaptive", "uniform")
@@ -96,13 +97,7 @@ def _status(lower, upper, criterion):
     """Possible tops, whether no pair is named, whether some pair is named both ways."""
 
     def one(lower, upper):
-        if criterion == "order":
-            pairs = (upper > 0.5) & ~np.eye(lower.shape[0], dtype=bool)
-            tops = jnp.zeros(0, bool)
-        else:
-            tops = possible_tops(lower, upper, criterion)
-            sets = subsets(lower.shape[0], criterion)
-            pairs = jnp.any(tops[:, None, None] & sets[:, :, None] & ~sets[:, None, :], axis=0)
+        pairs, tops = robust_pairs(lower, upper, criterion)
         return tops, ~jnp.any(pairs), jnp.any(pairs & pairs.T)
 
     return jax.vmap(one)(lower, upper)
@@ -148,13 +143,8 @@ def make_plan(evidence: Evidence, active: np.ndarray, criterion: str) -> tuple[P
 
 
 def _smith_of_estimate(estimate: np.ndarray) -> np.ndarray:
-    """(runs, K) bool: the smallest set that beats the rest, where no estimate is exactly 1/2 (else the larger one)."""
-    K = estimate.shape[1]
-    beats = estimate > 0.5
-    reach = ~beats.swapaxes(1, 2) | np.eye(K, dtype=bool)  # i is not beaten by j: a path from everybody to the top
-    for _ in range(int(np.ceil(np.log2(K))) + 1):
-        reach = np.any(reach[:, :, :, None] & reach[:, None, :, :], axis=2)
-    return np.all(reach, axis=2)
+    """(runs, K) bool: the Smith set of the estimates."""
+    return smith_mask(np.moveaxis(estimate > 0.5, 0, -1)).T
 
 
 def _gain(evidence: Evidence, active: np.ndarray, plan: Plan) -> np.ndarray:
@@ -177,13 +167,12 @@ def _rivals_hit(estimate: np.ndarray, tops: np.ndarray, criterion: str) -> np.nd
     if criterion == "order":
         return np.where(apart, 1.0, 0.0)
     sets = subsets(K, criterion)
-    crossing = (sets[:, :, None] & ~sets[:, None, :]).astype(float)
     if criterion == "condorcet":
         best = np.where(apart, estimate, 1.0).min(axis=2).argmax(axis=1)[:, None] == np.arange(K)
     else:
         best = _smith_of_estimate(estimate)
     rivals = (tops & ~(sets[None] == best[:, None]).all(axis=2)).astype(float)
-    hit = np.einsum("rs,sab->rab", rivals, crossing)
+    hit = np.einsum("rs,sab->rab", rivals, crossing(sets).astype(float))
     if criterion == "smith":  # or by being beaten from within: j in the likeliest set, i in the rival but not there
         both = np.einsum("rs,sa,sb->rab", rivals, sets.astype(float), sets.astype(float))
         hit += 0.5 * (both * (best[:, None, :] & ~best[:, :, None]))
@@ -355,8 +344,7 @@ def check_design(K: int, criterion: str, delta: float, rule: str) -> None:
     """Raises `ValueError` for what no procedure can be made of."""
     if K < 2:
         raise ValueError(f"`K` is {K}: comparisons need at least 2 responses.")
-    if criterion not in CRITERIA:
-        raise ValueError(f"`criterion` is {criterion!r}; it must be one of {', '.join(CRITERIA)}.")
+    check_criterion(criterion)
     if not 0 < delta < 1:
         raise ValueError(f"`delta` is {delta}; it must be in (0, 1).")
     if rule not in RULES:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.checks import HostArray, check_policy, check_positive
+from .._numerics.linear import transitive_closure
 from .._numerics.types import PolicyBlock
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -152,12 +153,6 @@ def _condorcet(mu: np.ndarray, low: np.ndarray, up: np.ndarray, least_win: float
                     yield _Structure(*tight, (i, j), mu)
 
 
-def _reaches(edges: np.ndarray, start: np.ndarray) -> np.ndarray:
-    for _ in range(len(edges)):
-        start = start | (edges & start[:, None]).any(axis=0)
-    return start
-
-
 def _smith(mu: np.ndarray, low: np.ndarray, up: np.ndarray, least_win: float) -> Iterator[_Structure]:
     """Every dominant set S, every i in it, and every set D of members that i beats or ties with.
 
@@ -175,7 +170,7 @@ def _smith(mu: np.ndarray, low: np.ndarray, up: np.ndarray, least_win: float) ->
         for i in np.flatnonzero(inside):
             others = [k for k in np.flatnonzero(inside) if k != i]
             rest = inside & (np.arange(K) != i)
-            edges = may & rest[:, None] & rest[None, :]
+            chain = transitive_closure(may & rest[:, None] & rest[None, :]) | np.eye(K, dtype=bool)
             # Enough that i reaches all, and all reach i.
             for chosen in itertools.product([False, True], repeat=len(others)):
                 D = np.zeros(K, bool)
@@ -186,7 +181,7 @@ def _smith(mu: np.ndarray, low: np.ndarray, up: np.ndarray, least_win: float) ->
                     continue
                 out = rest & (least[i] >= 0.5)
                 back = rest & (least[i] <= 0.5)
-                if not (_reaches(edges, out)[rest].all() and _reaches(edges.T, back)[rest].all()):
+                if not (chain[out].any(axis=0)[rest].all() and chain[:, back].any(axis=1)[rest].all()):
                     continue
                 middle = np.clip(0.5, least, most)
                 least = np.where(rest[:, None] & rest[None, :], middle, least)

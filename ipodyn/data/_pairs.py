@@ -6,8 +6,9 @@ import pathlib
 
 import numpy as np
 
+from .._preferences.pairs import pairs
 from ._groups import all_subsets, check_grouping, check_number, disjoint_complete_groups
-from ._matrices import from_upper
+from ._matrices import from_rounded
 from ._report import DataError, LoadReport, counted
 from ._set import PreferenceSet
 from ._tables import ids, label_array, numbers, read_table, require_columns
@@ -88,7 +89,7 @@ def load_pairs(
     if which.size == 0:
         raise DataError(_nothing(path, found, group, fate, both_orders))
     K = places.shape[1]
-    a, b = np.triu_indices(K, 1)
+    a, b = pairs(K)
     upper = found.entries(which, places[:, a], places[:, b])
 
     needed = np.zeros(found.P.size, bool)
@@ -106,7 +107,7 @@ def load_pairs(
     prompt_names, prompts_shortened = label_array(prompts.labels)
     notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
     notes += ("responses are long texts: replaced by running numbers",) * shortened
-    P = from_upper(found.P[upper], K)
+    P = from_rounded(found.P[upper], K)
     comparisons = np.zeros_like(P)
     comparisons[:, a, b] = comparisons[:, b, a] = found.counts[upper]
     kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {seed}"
@@ -187,7 +188,7 @@ def _groups(
     larger = found.sizes > group
     if subsets == "all":
         check_number(found.sizes, group, limit, path)
-        a, b = np.triu_indices(group, 1)
+        a, b = pairs(group)
         for prompt in np.flatnonzero(larger).tolist():
             places = all_subsets(int(found.sizes[prompt]), group)
             groups.append(places[found.seen_in(prompt)[places[:, a], places[:, b]].all(axis=1)])

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._numerics.types import as_float
+from .._preferences.pairs import from_upper, pairs
 from ._groups import all_subsets, check_grouping, check_number, disjoint_groups
-from ._matrices import from_upper
+from ._matrices import from_rounded
 from ._report import DataError, LoadReport, counted
 from ._set import PreferenceSet
 from ._tables import Ids, ids, label_array, numbers, read_table, require_columns
@@ -55,7 +56,7 @@ def _recipe(key: PRNGKeyArray, ratings: Array, scale: float | int | Array) -> Ar
     *n, pairs, attributes = differences.shape
     chosen = _draw_attributes(key, (*n, pairs), attributes)
     difference = jnp.take_along_axis(differences, chosen[..., None], axis=-1)[..., 0]
-    return _from_upper(_win_probability(difference), ratings.shape[-2])
+    return from_upper(_win_probability(difference), ratings.shape[-2])
 
 
 def attribute_average(
@@ -83,12 +84,12 @@ def attribute_average(
 def _average(ratings: Array, scale: float | int | Array) -> Array:
     upper = jnp.mean(_win_probability(_differences(ratings) / scale), axis=-1)
     # A mean of ones may round to just above 1.
-    return _from_upper(jnp.minimum(upper, 1), ratings.shape[-2])
+    return from_upper(jnp.minimum(upper, 1), ratings.shape[-2])
 
 
 def _differences(ratings: Array) -> Array:
     """(*n, pairs, attributes): rating differences of the pairs i < j."""
-    i, j = np.triu_indices(ratings.shape[-2], 1)
+    i, j = pairs(ratings.shape[-2])
     return ratings[..., i, :] - ratings[..., j, :]
 
 
@@ -105,13 +106,6 @@ def _draw_attributes(key: PRNGKeyArray, shape: tuple[int, ...], attributes: int)
 def _win_probability(difference: Array) -> Array:
     """sigmoid(d), as 1 - sigmoid(-d) for d < 0: so that sigmoid(d) + sigmoid(-d) is 1 to the last bit."""
     return jnp.where(difference >= 0, jax.nn.sigmoid(difference), 1 - jax.nn.sigmoid(-difference))
-
-
-def _from_upper(upper: Array, K: int) -> Array:
-    """(*n, K, K) with `upper` above the diagonal, its complement below and 1/2 on it."""
-    i, j = np.triu_indices(K, 1)
-    P = jnp.full((*upper.shape[:-1], K, K), 0.5, upper.dtype)
-    return P.at[..., i, j].set(upper).at[..., j, i].set(1 - upper)
 
 
 def load_ratings(
@@ -229,13 +223,13 @@ def ratings_to_set(
         notes=("prompts are long texts: replaced by running numbers",) * shortened,
     )
     # The recipe of `ratings_to_preferences` with the same draws, in float64 whatever JAX's precision.
-    i, j = np.triu_indices(group, 1)
+    i, j = pairs(group)
     differences = (ratings[groups[:, i]] - ratings[groups[:, j]]) / scale
     chosen = _draw_attributes(jax.random.key(seed), differences.shape[:2], differences.shape[2])
     difference = np.take_along_axis(differences, np.asarray(chosen)[..., None], axis=-1)[..., 0]
     upper = 1 / (1 + np.exp(-np.abs(difference)))
     return PreferenceSet(
-        P=from_upper(np.where(difference >= 0, upper, 1 - upper), group),
+        P=from_rounded(np.where(difference >= 0, upper, 1 - upper), group),
         prompts=labels[prompts.codes[groups[:, 0]]],
         responses=groups if responses is None else label_array(responses.labels)[0][responses.codes[groups]],
         report=report,

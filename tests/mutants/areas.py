@@ -73,6 +73,7 @@ AREAS: dict[str, dict[str, str]] = {
     },
     "structure": {
         "_preferences/structure": "structure",
+        "_preferences/pairs": "pairs",
         "_ranking/axioms": "axioms",
         "_preferences/voting": "voting",
         "_preferences/hodge": "voting",
