@@ -31,8 +31,8 @@ def certified(proved, oscillating, unresolved):
     return {"proved": proved, "proved_but_oscillating": oscillating, "proved_but_unresolved": unresolved}
 
 
-def cell(share, matrices):
-    return {"IPO/designed/condorcet": {"share": share, "matrices": matrices}}
+def cell(fraction, matrices):
+    return {"IPO/designed/condorcet": {"fraction": fraction, "matrices": matrices}}
 
 
 def entropy(falls, rises, number=50):
@@ -49,7 +49,7 @@ JUDGED = [
     (RISES, {"alpha": goes(0.8, 0.2, 0.55, 0)}, "agrees in part"),
     (RISES, {"alpha": goes(0.8, 0.2, 0.5, 0)}, "disagrees"),  # half of the lines is not most
     (RISES, {"alpha": goes(0.05, 0.95, 0, 1)}, "disagrees"),
-    (RISES, {"alpha": goes(0.0, 0.0, 0, 0)}, "nothing to judge by"),
+    (RISES, {"alpha": goes(0.0, 0.0, 0, 0)}, "inconclusive"),
     (FALLS, {"product": goes(0.05, 0.95, 0, 1)}, "agrees"),
     (FALLS, {"product": goes(0.05, 0.95, 0.05, 0.95)}, "agrees in part"),
     (FALLS, {"product": goes(0.95, 0.05, 1, 0)}, "disagrees"),
@@ -58,28 +58,28 @@ JUDGED = [
     ("averaging", averaging(0.06, 0.09, 0.1), "agrees in part"),  # not hidden
     ("averaging", averaging(0.01, 0.04, 0.1), "agrees in part"),  # not kept
     ("averaging", averaging(0.03, 0.04, 0.1), "disagrees"),
-    ("averaging", averaging(0.0, 0.00009, 0.00009), "nothing to judge by"),
+    ("averaging", averaging(0.0, 0.00009, 0.00009), "inconclusive"),
     # One counterexample refutes a proof; what is unresolved is none.
     ("contraction-st", certified(10, 0, 3), "agrees"),
     ("contraction-st", certified(10, 1, 0), "disagrees"),
-    ("contraction-st", certified(0, 0, 0), "nothing to judge by"),
+    ("contraction-st", certified(0, 0, 0), "inconclusive"),
     ("designed-condorcet", cell(1.0, 500), "agrees"),
     ("designed-condorcet", cell(0.998, 500), "disagrees"),
-    ("designed-condorcet", cell(None, 0), "nothing to judge by"),
-    ("strict-order", {"strict": {"least_share_kept": 1.0, "matrices": 7}}, "agrees"),
-    ("strict-order", {"strict": {"least_share_kept": 0.99, "matrices": 7}}, "disagrees"),
-    ("strict-order", {"strict": {"matrices": 0}}, "nothing to judge by"),
+    ("designed-condorcet", cell(None, 0), "inconclusive"),
+    ("strict-order", {"strict": {"least_fraction_kept": 1.0, "matrices": 7}}, "agrees"),
+    ("strict-order", {"strict": {"least_fraction_kept": 0.99, "matrices": 7}}, "disagrees"),
+    ("strict-order", {"strict": {"matrices": 0}}, "inconclusive"),
     ("sharper-ipo-everywhere", entropy(0.7, 0.0), "agrees"),
     ("sharper-ipo-everywhere", entropy(0.6, 0.4), "agrees in part"),
     ("sharper-ipo-everywhere", entropy(0.5, 0.5), "disagrees"),
     ("sharper-ipo-everywhere", entropy(0.4, 0.6), "disagrees"),
-    ("sharper-ipo-everywhere", entropy(0.0, 0.0, 0), "nothing to judge by"),
+    ("sharper-ipo-everywhere", entropy(0.0, 0.0, 0), "inconclusive"),
     ("sharper", {"condition_holds": 9, "rises_though_condition_holds": 0}, "agrees"),
     ("sharper", {"condition_holds": 9, "rises_though_condition_holds": 1}, "disagrees"),
-    ("sharper", {"condition_holds": 0, "rises_though_condition_holds": 0}, "nothing to judge by"),
+    ("sharper", {"condition_holds": 0, "rises_though_condition_holds": 0}, "inconclusive"),
     ("premise", {"pairs_with_premise": 9, "of_them_shrunk": 0}, "agrees"),
     ("premise", {"pairs_with_premise": 9, "of_them_shrunk": 1}, "disagrees"),
-    ("premise", {"pairs_with_premise": 0, "of_them_shrunk": 0}, "nothing to judge by"),
+    ("premise", {"pairs_with_premise": 0, "of_them_shrunk": 0}, "inconclusive"),
 ]
 
 
@@ -99,7 +99,7 @@ SAID = [
      "realisations, 0.1 the exact loop"),
     ("contraction-st", certified(10, 1, 3), "1 of 10 loops that meet it oscillate, 3 are unresolved"),
     ("designed-condorcet", cell(0.998, 500), "holds for 99.80% of 500 matrices"),
-    ("strict-order", {"strict": {"least_share_kept": 0.5, "matrices": 8}}, "kept for 50.00% of 8 matrices by the "
+    ("strict-order", {"strict": {"least_fraction_kept": 0.5, "matrices": 8}}, "kept for 50.00% of 8 matrices by the "
      "sampler that keeps it least"),
     ("sharper-ipo-everywhere", entropy(0.6, 0.4), "entropy falls on 60.0% of 50 matrices and rises on 40.0%"),
     ("sharper", {"condition_holds": 9, "rises_though_condition_holds": 1}, "entropy rises on 1 of 9 matrices that meet "
@@ -118,11 +118,11 @@ def test_the_numbers_stand_next_to_the_verdict(case):
 def everything(way):
     """What all figures would find if all that the paper says held (+1), or the opposite of it (-1)."""
     holds = way > 0
-    shares = {axiom: {"share": float(holds), "matrices": 9} for axiom in ("condorcet", "smith")}
+    fractions = {axiom: {"fraction": float(holds), "matrices": 9} for axiom in ("condorcet", "smith")}
     found = {
         "averaging-cyclic-ipo-finite": averaging(0.01, 0.1, 0.1) if holds else averaging(0.1, 0.01, 0.1),
-        "ranking-audit": {f"IPO/designed/{axiom}": cell for axiom, cell in shares.items()}
-        | {"strict": {"least_share_kept": float(holds), "matrices": 9}},
+        "ranking-audit": {f"IPO/designed/{axiom}": cell for axiom, cell in fractions.items()}
+        | {"strict": {"least_fraction_kept": float(holds), "matrices": 9}},
     }
     sampled = {"condition_holds": 9, "rises_though_condition_holds": 0 if holds else 9}
     sampled |= {"pairs_with_premise": 9, "of_them_shrunk": 0 if holds else 9}

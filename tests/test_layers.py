@@ -68,6 +68,14 @@ def test_private_names_stay_at_home(name):
     assert not private, f"{name} imports private names: {sorted(private)}"
 
 
+def test_the_paper_is_reproduced_with_what_everyone_has():
+    """The experiments import the public face and the pictures alone: they show what a user can do."""
+    for name in PATHS:
+        if wing(name) == "_reproduce":
+            wrong = {other for other, _ in imports(name) if wing(other) not in ("__init__", "plot", "_reproduce")}
+            assert not wrong, f"{name} imports {sorted(wrong)}: take them from the public face"
+
+
 def test_no_circle():
     """Modules can be put in an order in which each imports only from those before it."""
     below = {name: {other for other, _ in imports(name) if other != name and other in PATHS} for name in PATHS}

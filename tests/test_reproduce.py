@@ -145,7 +145,7 @@ def test_the_other_families(tmp_path, matrices):
     policy = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     entropy = -(policy * np.log(policy)).sum(axis=1)
     row = table(first, "concentration-st-ipo")[0]
-    assert float(row["share"]) == 0 and int(row["matrices"]) == len(P)
+    assert float(row["weight"]) == 0 and int(row["matrices"]) == len(P)
     assert float(row["mean_entropy"]) == pytest.approx(entropy.mean(), rel=1e-8)
 
 
@@ -163,7 +163,7 @@ def test_rankings_by_hand(tmp_path):
         if (row["objective"], row["sampler"], row["axiom"]) == ("IPO", "uniform", "condorcet")
     ]
     assert int(kept["matrices"]) == len(winners)
-    assert float(kept["share"]) == pytest.approx(np.mean(np.array(winners) == np.array(tops)))
+    assert float(kept["fraction"]) == pytest.approx(np.mean(np.array(winners) == np.array(tops)))
 
 
 def test_a_second_run_does_nothing(finished, capsys):

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._maps.stability_map import stability_map
-from .._objectives.dpo import DPO
-from .._objectives.ipo import IPO
-from .._objectives.objective import AbstractObjective
+from .. import DPO, IPO, AbstractObjective, stability_map
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -59,8 +56,8 @@ class Config:
     rounds: int = 3000
     alphas: tuple[float, ...] = _steps(0.0, 0.95, 20)
     products: tuple[float, ...] = _steps(0.5, 10.0, 20)
-    # Near ties a Bradley-Terry score is four times P - 1/2: with this share of beta * lam, DPO feels what IPO feels.
-    dpo_share: float = 0.25
+    # Near ties a Bradley-Terry score is four times P - 1/2: at this fraction of beta * lam, DPO feels what IPO feels.
+    dpo_beta_factor: float = 0.25
     matrices: int = 0  # largest number of each kind; 0 is all
     dpo_matrices: int = 600  # the same where DPO is rolled out, a fit in every round; 0 is all
     evolution_rounds: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"cyclic": 100, "st": 30})
@@ -220,15 +217,15 @@ def is_finite(variant: str) -> bool:
 
 
 def matrices_for(config: Config, material: Material, structure: str, variant: str) -> np.ndarray:
-    """The matrices (M, K, K) of a map or series, in the dtype of the run: all, or the first so many."""
+    """The matrices (M, K, K) of a map or series, in the dtype of the run: all, or the first ones up to a limit."""
     limit = config.finite_matrices if is_finite(variant) else config.dpo_matrices if variant.startswith("dpo") else 0
     P = material.of(structure)
     return P[: limit or len(P)].astype(config.dtype)
 
 
-def share_of(variant: str, config: Config) -> float:
-    """By what beta is multiplied for this variant; "dpo-wide" takes that of IPO."""
-    return config.dpo_share if variant in ("dpo", "dpo-finite") else 1.0
+def beta_factor(variant: str, config: Config) -> float:
+    """The factor on beta for this variant; "dpo-wide" takes that of IPO."""
+    return config.dpo_beta_factor if variant in ("dpo", "dpo-finite") else 1.0
 
 
 def loop_words(variant: str, config: Config) -> str:

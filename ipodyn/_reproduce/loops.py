@@ -4,10 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._loops.mrs import MRS
-from .._maps.finite_sweep import finite_sweep
-from .._objectives.dpo import DPO
-from .._rollouts.finite import FiniteOrbit
+from .. import DPO, MRS, FiniteOrbit, finite_sweep
 from .config import Config, Progress, objective_of
 
 

@@ -1,9 +1,10 @@
 """Heat maps over (alpha, beta * lam): mean and standard deviation over all matrices of a kind."""
 
+from typing import Any
+
 import numpy as np
 
-from .._maps.stability_map import stability_map
-from .._rollouts.regimes import Regime
+from .. import Regime, stability_map
 from ..plot._figure import new_figure
 from .config import (
     WORDS,
@@ -11,11 +12,11 @@ from .config import (
     Made,
     Material,
     Progress,
+    beta_factor,
     is_finite,
     loop_words,
     matrices_for,
     objective_of,
-    share_of,
 )
 from .loops import batch_of_loops, finite_orbits
 from .pictures import heading, heat
@@ -28,38 +29,22 @@ _COLOURS = {"variance": "viridis", "entropy": "cividis"}
 
 
 def heat_map(
-    config: Config, material: Material, structure: str, variant: str, progress: Progress | None = None
+    config: Config, material: Material, progress: Progress | None = None, *, structure: str, variant: str
 ) -> Made:
     """Time-averaged variance of cyclic matrices, final entropy of strongly transitive ones."""
     P = matrices_for(config, material, structure, variant)
     alphas = np.array(config.alphas)
-    products = np.array(config.products) * share_of(variant, config)
+    products = np.array(config.products) * beta_factor(variant, config)
     rounds = config.finite_rounds if is_finite(variant) else config.rounds
     name = QUANTITY[structure]
     findings: dict = {"matrices": len(P), "rounds": rounds, "start": "uniform"}
     if is_finite(variant):
-        found = _finite_cells(config, P, alphas, products, variant, rounds, progress)
+        cells = _finite_cells(config, P, alphas, products, variant, rounds, progress)
     else:
-        dataset = stability_map(
-            P,
-            alpha=alphas,
-            beta=products / config.lam,
-            lam=config.lam,
-            num_steps=rounds,
-            objective=objective_of(variant),
-            policy0=np.full(P.shape[-1], 1 / P.shape[-1], P.dtype),
-            progress=progress,
-        )
-        found = {key: np.asarray(dataset[key], np.float64) for key in ("variance", "entropy")}
-        regime = np.asarray(dataset["regime"])
-        findings["regimes"] = {kind.name: float(np.mean(regime == kind)) for kind in Regime}
-        if "contraction_bound" in dataset:
-            proved = np.asarray(dataset["contraction_bound"]) < 1
-            findings["proved"] = int(proved.sum())
-            findings["proved_but_oscillating"] = int((proved & (regime == Regime.oscillates)).sum())
-            findings["proved_but_unresolved"] = int((proved & (regime == Regime.unresolved)).sum())
-    mean, std = ({key: op(x, axis=0) for key, x in found.items()} for op in (np.nanmean, np.nanstd))
-    samples = found[name] if is_finite(variant) else None
+        cells, regimes = _exact_cells(config, P, alphas, products, variant, progress)
+        findings |= regimes
+    mean, std = ({key: op(x, axis=0) for key, x in cells.items()} for op in (np.nanmean, np.nanstd))
+    samples = cells[name] if is_finite(variant) else None
     for axis, (which, at) in enumerate((("alpha", alphas), ("product", products))):
         findings[which] = trend(mean[name], axis, at, floor=way_there(name, rounds), samples=samples)
     a, b = (x.ravel() for x in np.indices((alphas.size, products.size)))
@@ -93,6 +78,35 @@ def heat_map(
     return Made(columns, findings, words, draw)
 
 
+def _exact_cells(
+    config: Config,
+    P: np.ndarray,
+    alphas: np.ndarray,
+    products: np.ndarray,
+    variant: str,
+    progress: Progress | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Every matrix in every cell, (matrices, alphas, products), and how often each regime was seen."""
+    dataset = stability_map(
+        P,
+        alpha=alphas,
+        beta=products / config.lam,
+        lam=config.lam,
+        num_steps=config.rounds,
+        objective=objective_of(variant),
+        policy0=np.full(P.shape[-1], 1 / P.shape[-1], P.dtype),
+        progress=progress,
+    )
+    regime = np.asarray(dataset["regime"])
+    findings: dict[str, Any] = {"regimes": {kind.name: float(np.mean(regime == kind)) for kind in Regime}}
+    if "contraction_bound" in dataset:
+        proved = np.asarray(dataset["contraction_bound"]) < 1
+        findings["proved"] = int(proved.sum())
+        findings["proved_but_oscillating"] = int((proved & (regime == Regime.oscillates)).sum())
+        findings["proved_but_unresolved"] = int((proved & (regime == Regime.unresolved)).sum())
+    return {key: np.asarray(dataset[key], np.float64) for key in ("variance", "entropy")}, findings
+
+
 def _finite_cells(
     config: Config,
     P: np.ndarray,
@@ -109,7 +123,7 @@ def _finite_cells(
     loops = batch_of_loops(P[m], alpha, beta, np.full(a.size, config.lam, P.dtype), variant)
     orbits = finite_orbits(loops, config, rounds=rounds, progress=progress)
 
-    def cells(x: object) -> np.ndarray:
+    def cell(x: object) -> np.ndarray:
         return np.moveaxis(np.asarray(x, np.float64)[:, 0].reshape(shape), -1, 0)
 
-    return {"variance": cells(orbits.variance), "entropy": cells(orbits.entropy)}
+    return {"variance": cell(orbits.variance), "entropy": cell(orbits.entropy)}

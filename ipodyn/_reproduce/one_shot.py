@@ -5,11 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._objectives.concentration import concentration, concentration_condition, row_gap_monotone
-from .._objectives.objective import AbstractObjective
-from .._preferences.structure import strong_order
+from .. import AbstractObjective, concentration, concentration_condition, row_gap_monotone, strong_order
 from ..plot._figure import CATEGORICAL, light_axes, new_figure, style_axes
-from .config import WORDS, Config, Made, Material, Progress, matrices_for, objective_of, share_of
+from .config import WORDS, Config, Made, Material, Progress, beta_factor, matrices_for, objective_of
 from .pictures import heading
 
 
@@ -29,32 +27,32 @@ def _along(P: jax.Array, skew: jax.Array, beta: jax.Array, objective: AbstractOb
     return jax.vmap(one)(P)
 
 
-def concentrations(config: Config, material: Material, variant: str, progress: Progress | None = None) -> Made:
-    """Entropy and top mass of the optimum against the share of skewed data, on strongly transitive matrices."""
+def concentrations(config: Config, material: Material, progress: Progress | None = None, *, variant: str) -> Made:
+    """Entropy and top mass of the optimum against the weight of skewed data, on strongly transitive matrices."""
     P = matrices_for(config, material, "st", variant)
     skew = np.asarray(config.skew, P.dtype)
-    beta = np.asarray(config.one_shot_beta * share_of(variant, config), P.dtype)
+    beta = np.asarray(config.one_shot_beta * beta_factor(variant, config), P.dtype)
     found = _along(jnp.asarray(P), jnp.asarray(skew), jnp.asarray(beta), objective_of(variant), config.path_points)
-    share, entropy, top, holds, pairs, shrunk = (np.asarray(x) for x in found)
-    share = share[0].astype(np.float64)
+    weight, entropy, top, holds, pairs, shrunk = (np.asarray(x) for x in found)
+    weight = weight[0].astype(np.float64)
     known = np.isfinite(entropy).all(axis=1)
     change = (entropy[:, -1] - entropy[:, 0])[known]
-    still = 1e-5
+    tolerance = 1e-5
     findings = {
         "matrices": len(P),
         "with_optimum": int(known.sum()),
-        "entropy_falls": float(np.mean(change < -still)),
-        "entropy_rises": float(np.mean(change > still)),
+        "entropy_falls": float(np.mean(change < -tolerance)),
+        "entropy_rises": float(np.mean(change > tolerance)),
         "condition_holds": int(holds.sum()),
-        "rises_though_condition_holds": int((change > still)[holds[known]].sum()),
+        "rises_though_condition_holds": int((change > tolerance)[holds[known]].sum()),
         "pairs_with_premise": int(pairs.sum()),
         "of_them_shrunk": int(shrunk.sum()),
         "first": float(entropy[known, 0].mean()),
         "last": float(entropy[known, -1].mean()),
     }
     columns = {
-        "share": share,
-        "matrices": np.full(share.size, int(known.sum())),
+        "weight": weight,
+        "matrices": np.full(weight.size, int(known.sum())),
         "mean_entropy": entropy[known].mean(axis=0),
         "std_entropy": entropy[known].std(axis=0),
         "mean_top": top[known].mean(axis=0),
@@ -76,10 +74,10 @@ def concentrations(config: Config, material: Material, variant: str, progress: P
             strict=False,
         ):
             mean, std = np.asarray(columns[f"mean_{key}"]), np.asarray(columns[f"std_{key}"])
-            axes.fill_between(share, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(share, mean, color=colour, marker="o", markersize=3)
+            axes.fill_between(weight, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(weight, mean, color=colour, marker="o", markersize=3)
             light_axes(axes)
-            style_axes(axes, title="Mean ± std", x="share of skewed data (0: uniform)", y=label)
+            style_axes(axes, title="Mean ± std", x="weight of skewed data (0: uniform)", y=label)
         what = f"One-shot optima under skewed sampling, {int(known.sum()):,} {WORDS['st']} matrices, β = {beta:g}"
         heading(figure, material, what, variant[:3].upper())
         return figure

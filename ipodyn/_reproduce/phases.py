@@ -1,23 +1,29 @@
 """Why policies must not be averaged over realisations: their phases differ, and the average stands still."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .._rollouts.finite import variance_of_average
+from .. import variance_of_average
 from ..plot._figure import CATEGORICAL, INK, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
-from .config import Config, Made, Material, Progress, loop_words, share_of
+from .config import Config, Made, Material, Progress, beta_factor, loop_words
 from .evolution import trajectories
 from .loops import finite_orbits, loops_of
 from .pictures import heading
 
+if TYPE_CHECKING:
+    import matplotlib.axes
+
 SHOWN_ROUNDS, SHOWN = 150, 3
 
 
-def phases(config: Config, material: Material, variant: str, progress: Progress | None = None) -> Made:
+def phases(config: Config, material: Material, progress: Progress | None = None, *, variant: str) -> Made:
     """One oscillating loop on finite samples: realisations, their average, and the variance of either."""
     setting, rounds = config.phase_setting, config.phase_rounds
     index = material.representative("cyclic")
     P = material.cyclic[index]
-    product = share_of(variant, config) * setting.product
+    product = beta_factor(variant, config) * setting.product
     settings = np.array([[setting.alpha, product / config.lam, config.lam]])
     loops = loops_of(P, settings, variant, config.dtype)
     orbits = finite_orbits(
@@ -54,23 +60,33 @@ def phases(config: Config, material: Material, variant: str, progress: Progress 
         figure = new_figure(11.5, 3.9)
         left, right = figure.subplots(1, 2, width_ratios=[2.4, 1.0])
         last = slice(-min(SHOWN_ROUNDS, rounds), None)
-        at = np.arange(1, rounds + 1)[last]
-        for n in range(min(SHOWN, len(paths))):
-            left.plot(at, paths[n, last, top], color=CATEGORICAL[n], linewidth=1.0, label=f"realisation {n}")
-        left.plot(at, average[last, top], color=INK, linewidth=2.2, label=f"average of {len(paths)}")
-        light_axes(left)
-        left.set_ylim(-0.02, 1.3)  # the legend has the upper part to itself
-        left.set_yticks(np.linspace(0, 1, 6))
-        left.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", ncols=2)
-        style_axes(left, title=f"Last {at.size} rounds", x="round", y=f"probability of response {top}")
-        bars = {"of the averaged policy": "variance_of_average", "mean over realisations": "mean_of_variances"}
-        bars |= {"exact loop": "exact_variance"}
-        right.barh(list(bars), [findings[key] for key in bars.values()], color="#0072B2")
-        light_axes(right)
-        right.tick_params(labelsize=LABEL_SIZE)
-        style_axes(right, title="Variance in time", x="Σₖ Varₜ π[k], later half")
+        _draw_realisations(left, np.arange(1, rounds + 1)[last], paths[:, last, top], average[last, top])
+        left.set_ylabel(f"probability of response {top}", fontsize=LABEL_SIZE)
+        _draw_variances(right, findings)
         what = f"Averages hide oscillation: matrix {index}, α = {setting.alpha:g}, βλ = {product:g}"
         heading(figure, material, what, loop_words(variant, config))
         return figure
 
     return Made(columns, findings, words, draw)
+
+
+def _draw_realisations(axes: "matplotlib.axes.Axes", at: np.ndarray, paths: np.ndarray, average: np.ndarray) -> None:
+    """A few of the realisations (N, rounds) of one probability, and their average (rounds,)."""
+    for n in range(min(SHOWN, len(paths))):
+        axes.plot(at, paths[n], color=CATEGORICAL[n], linewidth=1.0, label=f"realisation {n}")
+    axes.plot(at, average, color=INK, linewidth=2.2, label=f"average of {len(paths)}")
+    light_axes(axes)
+    axes.set_ylim(-0.02, 1.3)  # the legend has the upper part to itself
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.legend(fontsize=TICK_SIZE, frameon=False, loc="upper right", ncols=2)
+    style_axes(axes, title=f"Last {at.size} rounds", x="round")
+
+
+def _draw_variances(axes: "matplotlib.axes.Axes", findings: Mapping[str, float]) -> None:
+    """One bar for each of the three variances."""
+    bars = {"of the averaged policy": "variance_of_average", "mean over realisations": "mean_of_variances"}
+    bars |= {"exact loop": "exact_variance"}
+    axes.barh(list(bars), [findings[key] for key in bars.values()], color=CATEGORICAL[0])
+    light_axes(axes)
+    axes.tick_params(labelsize=LABEL_SIZE)
+    style_axes(axes, title="Variance in time", x="Σₖ Varₜ π[k], later half")

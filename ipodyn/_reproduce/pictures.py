@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 ALPHA = "α (how far the reference follows)"
-PRODUCT = "βλ (preference strength × on-policy share)"
+PRODUCT = "βλ (preference strength × on-policy fraction)"
 
 
 def heading(figure: "matplotlib.figure.Figure", material: Material, what: str, how: str) -> None:

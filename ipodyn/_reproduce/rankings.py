@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import plot
-from .._diagnosis.audit import audit
-from .._preferences.structure import strong_order
+from .. import audit, plot, strong_order
 from .config import Config, Made, Material, Progress
 
 
@@ -16,22 +14,22 @@ def rankings(config: Config, material: Material, progress: Progress | None = Non
     data = audit(P, attributes={"source": material.source, "synthetic": material.synthetic})
     if progress is not None:
         progress(1, 2)
-    share, number = np.asarray(data["share"]), np.asarray(data["number"])
+    fraction, number = np.asarray(data["share"]), np.asarray(data["number"])
     axes = [[str(name) for name in data[axis].values] for axis in ("objective", "sampler", "axiom")]
-    places = [x.ravel() for x in np.indices(share.shape)]
+    places = [x.ravel() for x in np.indices(fraction.shape)]
     columns = {
         **{
             axis: [names[n] for n in place]
             for axis, names, place in zip(("objective", "sampler", "axiom"), axes, places, strict=True)
         },
-        "share": share.ravel(),
+        "fraction": fraction.ravel(),
         "matrices": number.ravel(),
     }
 
     def of(source, objective: str, sampler: str, axiom: str) -> dict[str, float | int | None]:
         cell = source.sel(objective=objective, sampler=sampler, axiom=axiom)
         value = float(cell["share"])
-        return {"share": None if np.isnan(value) else value, "matrices": int(cell["number"])}
+        return {"fraction": None if np.isnan(value) else value, "matrices": int(cell["number"])}
 
     findings: dict = {
         f"{objective}/{sampler}/{axiom}": of(data, objective, sampler, axiom)
@@ -45,17 +43,17 @@ def rankings(config: Config, material: Material, progress: Progress | None = Non
     if strict.any():
         kept = data["holds"].sel(objective="IPO", axiom="order").transpose("matrix", "sampler").values[strict]
         defined = data["defined"].sel(objective="IPO", axiom="order").transpose("matrix", "sampler").values[strict]
-        shares = [float(column[known].mean()) for column, known in zip(kept.T, defined.T, strict=True) if known.any()]
-        of_strict["least_share_kept"] = min(shares)
+        pairs = zip(kept.T, defined.T, strict=True)
+        of_strict["least_fraction_kept"] = min(float(x[known].mean()) for x, known in pairs if known.any())
     words = "; ".join(
-        f"{axiom} holds for IPO on uniform data on {_percent(findings[f'IPO/uniform/{axiom}']['share'])} of "
+        f"{axiom} holds for IPO on uniform data on {_percent(findings[f'IPO/uniform/{axiom}']['fraction'])} of "
         f"{findings[f'IPO/uniform/{axiom}']['matrices']:,} matrices, on designed data on "
-        f"{_percent(findings[f'IPO/designed/{axiom}']['share'])}"
+        f"{_percent(findings[f'IPO/designed/{axiom}']['fraction'])}"
         for axiom in axes[2]
     )
     title = f"Ranking axioms of one-shot optima · {material.heading()}"
     return Made(columns, findings, words, lambda: plot.audit(data, title=title))
 
 
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{share:.1%}"
+def _percent(fraction: float | None) -> str:
+    return "none" if fraction is None else f"{fraction:.1%}"

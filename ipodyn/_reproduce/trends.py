@@ -15,8 +15,7 @@ def trend(
     `floor`: smaller steps say nothing. `samples`: what `values` are the means of over a first axis, where each is known
     up to sampling noise; then steps within twice their standard error (of paired differences) say nothing either.
 
-    `up` and `down`: shares of the steps between neighbours that rise and fall by more than that and `STILL`; the rest
-    stands.
+    `up` and `down`: fractions of the steps between neighbours that rise and fall by more than that and `STILL`.
     `lines_up`, `lines_down`: the same from the first to the last value of each line. `first`, `last`: mean values.
     """
     lines = np.moveaxis(np.asarray(values, np.float64), axis, 0)
@@ -29,14 +28,14 @@ def trend(
     steps, ends = np.diff(lines, axis=0), lines[-1] - lines[0]
     known, known_ends = np.isfinite(steps), np.isfinite(ends)
 
-    def share(condition: np.ndarray, known: np.ndarray) -> float:
+    def fraction(condition: np.ndarray, known: np.ndarray) -> float:
         return float((condition & known).sum() / max(1, known.sum()))
 
     return {
-        "up": share(steps > least, known),
-        "down": share(steps < -least, known),
-        "lines_up": share(ends > least_end, known_ends),
-        "lines_down": share(ends < -least_end, known_ends),
+        "up": fraction(steps > least, known),
+        "down": fraction(steps < -least, known),
+        "lines_up": fraction(ends > least_end, known_ends),
+        "lines_down": fraction(ends < -least_end, known_ends),
         "first": float(np.nanmean(lines[0])),
         "last": float(np.nanmean(lines[-1])),
         "from": float(at[0]),

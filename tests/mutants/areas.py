@@ -133,6 +133,7 @@ AREAS: dict[str, dict[str, str]] = {
         for name in (
             "claims",
             "evolution",
+            "judges",
             "loops",
             "maps",
             "one_shot",
