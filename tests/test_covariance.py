@@ -49,19 +49,19 @@ def test_one_round_noise_and_stationary_covariance(name):
 
     orbits = ipodyn.finite_sweep(
         loop,
-        jax.random.key(1),
         star,
+        key=jax.random.key(1),
         num_pairs=PAIRS,
         num_trajectories=128,
         num_steps=320,
         window=256,
         ridge=ridge,
-        paths=True,
+        save=jnp.asarray,
     )
     paths = np.asarray(orbits.saved)
     # From the fixed point on, the first round is noise alone.
     many = ipodyn.finite_sweep(
-        loop, jax.random.key(3), star, num_pairs=PAIRS, num_trajectories=8192, num_steps=1, window=1, ridge=ridge
+        loop, star, key=jax.random.key(3), num_pairs=PAIRS, num_trajectories=8192, num_steps=1, window=1, ridge=ridge
     )
     first = np.log(np.asarray(many.final))
     first -= first.mean(axis=1, keepdims=True)
@@ -110,7 +110,14 @@ def test_covariance_of_many_matrices(name):
     stars = jax.vmap(lambda loop: ipodyn.fixed_point(loop).policy)(loops)
     found = jax.vmap(lambda loop, star: ipodyn.stationary_covariance(loop, star, num_pairs=PAIRS))(loops, stars)
     orbits = ipodyn.finite_sweep(
-        loops, jax.random.key(2), stars, num_pairs=PAIRS, num_trajectories=32, num_steps=1200, window=1024, ridge=ridge
+        loops,
+        stars,
+        key=jax.random.key(2),
+        num_pairs=PAIRS,
+        num_trajectories=32,
+        num_steps=1200,
+        window=1024,
+        ridge=ridge,
     )
     ratio = np.asarray(orbits.across("window_variance").mean / found.variance)
     mu = loops.lam[:, None] * stars + (1 - loops.lam)[:, None] * loops.pi_0

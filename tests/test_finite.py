@@ -139,7 +139,7 @@ def test_a_finite_rollout_is_its_definition_in_numpy(rng):
     alpha, beta, lam = 0.6, 1.5, 0.7
     loop = ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=pi_ref, pi_0=pi_0)
     key = jax.random.key(11)
-    orbit = ipodyn.finite_rollout(loop, key, start, num_pairs=PAIRS, num_steps=STEPS, paths=True)
+    orbit = ipodyn.finite_rollout(loop, start, key=key, num_pairs=PAIRS, num_steps=STEPS, save=jnp.asarray)
     policy, policies = start, []
     for _ in range(STEPS):
         key, now = jax.random.split(key)
@@ -154,10 +154,10 @@ def test_a_finite_rollout_is_its_definition_in_numpy(rng):
 
     # The same trajectory from the sweep, which cuts it into blocks of two.
     orbits = ipodyn.finite_sweep(
-        loop, jax.random.key(5), start, num_pairs=PAIRS, num_trajectories=3, num_steps=STEPS, size=2
+        loop, start, key=jax.random.key(5), num_pairs=PAIRS, num_trajectories=3, num_steps=STEPS, size=2
     )
     folded = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), 0), 2)
-    single = ipodyn.finite_rollout(loop, folded, start, num_pairs=PAIRS, num_steps=STEPS, paths=True)
+    single = ipodyn.finite_rollout(loop, start, key=folded, num_pairs=PAIRS, num_steps=STEPS, save=jnp.asarray)
     np.testing.assert_allclose(orbits.final[2], single.final, rtol=1e-12)
     assert orbits.final.shape == (3, K) and (orbits.final[1] != orbits.final[2]).any()
 
@@ -166,7 +166,7 @@ def test_averaging_policies_hides_oscillation_and_averaging_variances_does_not()
     loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.9, beta=3.0, lam=1.0)
     assert not ipodyn.stability(loop, np.full(3, 1 / 3)).stable
     orbits = ipodyn.finite_sweep(
-        loop, jax.random.key(0), num_pairs=100, num_trajectories=64, num_steps=600, window=300, paths=True
+        loop, key=jax.random.key(0), num_pairs=100, num_trajectories=64, num_steps=600, window=300, save=jnp.asarray
     )
     paths = np.asarray(orbits.saved)[:, 300:]
     within = orbits.across("window_variance")
@@ -181,8 +181,8 @@ def test_averaging_policies_hides_oscillation_and_averaging_variances_does_not()
 def test_dpo_loops_need_a_ridge_and_stay_finite():
     loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.5), alpha=0.5, beta=1.0, lam=1.0, objective=DPO)
     with pytest.raises(ValueError, match="give `ridge` > 0"):
-        ipodyn.finite_rollout(loop, jax.random.key(0), num_pairs=10)
-    orbit = ipodyn.finite_rollout(loop, jax.random.key(0), num_pairs=10, num_steps=30, ridge=0.5)  # P has 0 and 1
+        ipodyn.finite_rollout(loop, key=jax.random.key(0), num_pairs=10)
+    orbit = ipodyn.finite_rollout(loop, key=jax.random.key(0), num_pairs=10, num_steps=30, ridge=0.5)  # P has 0 and 1
     assert np.isfinite(orbit.variance) and bool(orbit.result == ipodyn.RESULTS.successful)
 
 
@@ -235,7 +235,7 @@ def test_it_takes_enough_pairs_to_tell_stable_from_unstable():
     found = ipodyn.smallest_sample(
         stable,
         unstable,
-        jax.random.key(0),
+        key=jax.random.key(0),
         num_pairs=sizes,
         num_trajectories=64,
         num_steps=100,
@@ -278,16 +278,16 @@ def test_wrong_arguments_meet_a_sentence():
     loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=1.0, lam=1.0)
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="`ridge` goes with DPO"):
-        ipodyn.finite_rollout(loop, key, num_pairs=10, ridge=1.0)
+        ipodyn.finite_rollout(loop, key=key, num_pairs=10, ridge=1.0)
     with pytest.raises(ValueError, match="`num_trajectories` is 0"):
-        ipodyn.finite_sweep(loop, key, num_pairs=10, num_trajectories=0)
+        ipodyn.finite_sweep(loop, key=key, num_pairs=10, num_trajectories=0)
     with pytest.raises(ValueError, match="`num_pairs` is -1"):
-        ipodyn.finite_sweep(loop, key, num_pairs=-1)
+        ipodyn.finite_sweep(loop, key=key, num_pairs=-1)
     with pytest.raises(ValueError, match=r"`num_pairs` has shape \(2,\)"):
-        ipodyn.finite_sweep(loop, key, num_pairs=np.array([1.0, 2.0]))
+        ipodyn.finite_sweep(loop, key=key, num_pairs=np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="increasing sizes"):
-        ipodyn.smallest_sample(loop, loop, key, num_pairs=[10, 5])
+        ipodyn.smallest_sample(loop, loop, key=key, num_pairs=[10, 5])
     with pytest.raises(ValueError, match="`error` is"):
-        ipodyn.smallest_sample(loop, loop, key, num_pairs=[5, 10], error=0.7)
+        ipodyn.smallest_sample(loop, loop, key=key, num_pairs=[5, 10], error=0.7)
     with pytest.raises(ValueError, match="`prior` is 0"):
         ipodyn.posterior_preferences(key, np.ones((2, 2)), prior=0.0)

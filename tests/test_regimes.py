@@ -120,7 +120,7 @@ def test_thresholds_are_arguments_and_follow_the_dtype():
     tight, loose = ipodyn.RegimeThresholds(residual=1e-12), ipodyn.RegimeThresholds(residual=1e-2)
     assert int(ipodyn.classify(orbit(residual=1e-10), tight)) == Regime.unresolved
     assert int(ipodyn.classify(orbit(residual=1e-3), loose)) == Regime.converges
-    share = ipodyn.RegimeThresholds(collapse_share=0.5)
+    share = ipodyn.RegimeThresholds(collapse_fraction=0.5)
     assert int(ipodyn.classify(orbit(entropy=0.4 * np.log(4)), share)) == Regime.collapses
     assert ipodyn.RegimeThresholds().residual_for(jnp.dtype("float64")) == 1e-8
     assert ipodyn.RegimeThresholds().residual_for(jnp.dtype("float32")) == pytest.approx(100 * 2.0**-23)

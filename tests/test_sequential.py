@@ -46,16 +46,13 @@ def violations(P, runs, criterion):
 
 def both_rules(P, criterion, rng, **options):
     """On the same labels: the k-th comparison of a pair has one outcome."""
-    seed = rng.integers(2**63)
-    return [
-        ipodyn.sequential_runs(P, criterion, rng=np.random.default_rng(seed), rule=rule, **options)
-        for rule in ("adaptive", "uniform")
-    ]
+    seed = int(rng.integers(2**63))
+    return [ipodyn.sequential_runs(P, criterion, key=seed, rule=rule, **options) for rule in ("adaptive", "uniform")]
 
 
 def share_on_other_labels(adaptive, P, criterion, rng, **options):
     """The share with fewer comparisons where the uniform rule has labels of its own: its luck is no longer shared."""
-    uniform = ipodyn.sequential_runs(P, criterion, rng=rng, rule="uniform", **options)
+    uniform = ipodyn.sequential_runs(P, criterion, key=int(rng.integers(2**63)), rule="uniform", **options)
     return share_with_fewer(adaptive, uniform)
 
 

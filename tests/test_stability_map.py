@@ -173,13 +173,13 @@ def test_a_start_within_rounding_of_an_unstable_point_leaves_it_in_the_end():
 
 def test_dataset_says_what_it_is(rng):
     P = random_P(rng, 2, 3, edge=0.02).astype(np.float32)
-    thresholds = ipodyn.RegimeThresholds(collapse_share=0.1)
+    thresholds = ipodyn.RegimeThresholds(collapse_fraction=0.1)
     found = ipodyn.stability_map(
         P, alpha=[0.1], beta=[1.0, 2.0], lam=0.8, num_steps=40, thresholds=thresholds, attributes={"source": "made"}
     )
     assert dict(found.sizes) == {"matrix": 2, "alpha": 1, "beta": 2}
     assert found.attrs["lam"] == 0.8 and found.attrs["num_steps"] == 40 and found.attrs["source"] == "made"
-    assert found.attrs["threshold_collapse_share"] == 0.1
+    assert found.attrs["threshold_collapse_fraction"] == 0.1
     assert found.attrs["threshold_residual"] == pytest.approx(100 * np.finfo(np.float32).eps)
     assert found.variance.dtype == np.float32
     assert found.regime.attrs["flag_meanings"].split() == [regime.name for regime in ipodyn.Regime]

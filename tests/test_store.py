@@ -315,7 +315,7 @@ def _changed(problem, what):
             "beta": [0.5, 2.0, 4.1],
             "lam": 0.7,
             "num_steps": 61,
-            "thresholds": ipodyn.RegimeThresholds(collapse_share=0.2),
+            "thresholds": ipodyn.RegimeThresholds(collapse_fraction=0.2),
             "objective": ipodyn.DPO(),
             "pi_ref": skewed,
             "pi_0": skewed,

@@ -88,7 +88,7 @@ def test_the_smallest_sample_is_that_from_which_on_all_suffice(monkeypatch):
     )
     asked = {}
 
-    def simulated(loops, key, policy0, **options):
+    def simulated(loops, policy0, *, key, **options):
         asked.update(options, beta=np.asarray(loops.beta))
         same, apart = np.array([1.0, 2, 3, 4]), np.array([11.0, 12, 13, 14])
         wild = [apart if tells else same for tells in telling]
@@ -102,7 +102,7 @@ def test_the_smallest_sample_is_that_from_which_on_all_suffice(monkeypatch):
         ([False, False, True], 30.0),
         ([True, True, False], np.inf),
     ):
-        found = ipodyn.smallest_sample(stable, unstable, KEY, num_pairs=[10, 20, 30], num_steps=100)
+        found = ipodyn.smallest_sample(stable, unstable, key=KEY, num_pairs=[10, 20, 30], num_steps=100)
         assert found.value == value
         np.testing.assert_array_equal(found.error, np.where(telling, 0.0, 0.5))
         assert (found.unstable.mean(axis=1) > 10).tolist() == telling and found.stable.max() == 4
@@ -111,4 +111,4 @@ def test_the_smallest_sample_is_that_from_which_on_all_suffice(monkeypatch):
     assert asked["window"] == 50 and asked["num_steps"] == 100
     other = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=1.0, lam=1.0, objective=ipodyn.DPO())
     with pytest.raises(ValueError, match="one number of responses and one objective"):
-        ipodyn.smallest_sample(stable, other, KEY, num_pairs=[10])
+        ipodyn.smallest_sample(stable, other, key=KEY, num_pairs=[10])

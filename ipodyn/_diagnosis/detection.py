@@ -6,11 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import ArrayLike, Float, Int
 
 from .._engine.blocks import Devices
 from .._loops.mrs import MRS
 from .._maps.finite_sweep import finite_sweep
+from .._numerics.deprecation import moved_argument
+from .._numerics.randomness import RandomKey, is_key
 from .._numerics.types import ScalarLike, VectorLike
 
 
@@ -42,11 +44,12 @@ def best_threshold(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
     return float(errors[best]), float((values[best] + above) / 2)
 
 
+@moved_argument("0.3", "key", 2, is_key)
 def smallest_sample(
     stable: MRS,
     unstable: MRS,
-    key: PRNGKeyArray,
     *,
+    key: RandomKey,
     num_pairs: Sequence[int] | Int[ArrayLike, " N"] | Float[ArrayLike, " N"],
     error: float = 0.05,
     num_trajectories: int = 128,
@@ -64,7 +67,8 @@ def smallest_sample(
     from `num_trajectories` simulated trajectories of each, must be at most `error`; and so for every larger n tried.
     With few pairs the noise moves a stable loop as much as the instability moves the other.
 
-    - `stable`, `unstable`: loops of one K and objective. - `num_pairs`: sizes to try, increasing.
+    - `stable`, `unstable`: loops of one K and objective. - `key`: as in `finite_rollout`.
+    - `num_pairs`: sizes to try, increasing.
     - `error` in (0, 1/2). - `num_steps`, `window`, `ridge`: as in `finite_rollout`; None is half of the rounds.
     - `policy0`: shape (K,), where all start; None: as in `sweep`.
 
@@ -73,10 +77,10 @@ def smallest_sample(
     Returns a `SmallestSample`. Source: the question is that of Chen et al., arXiv 2602.12180, finite samples; the
     criterion is ours.
 
-    >>> import ipodyn, jax
-    >>> P, key = ipodyn.problems.three_cycle(0.4), jax.random.key(0)  # unstable from beta = 3.75 on
+    >>> import ipodyn
+    >>> P = ipodyn.problems.three_cycle(0.4)  # unstable from beta = 3.75 on
     >>> stable, unstable = (ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0) for beta in (3.6, 4.0))
-    >>> found = ipodyn.smallest_sample(stable, unstable, key, num_pairs=[4, 1000], num_trajectories=16, num_steps=100)
+    >>> found = ipodyn.smallest_sample(stable, unstable, key=0, num_pairs=[4, 1000], num_trajectories=16, num_steps=100)
     >>> found.value  # with 4 pairs a round noise moves both
     1000.0
     """
@@ -91,8 +95,8 @@ def smallest_sample(
     loops = jax.tree.map(lambda *fields: jnp.stack(fields), *both)
     orbits = finite_sweep(
         loops,
-        key,
         policy0,
+        key=key,
         num_pairs=np.tile(sizes, 2),
         num_trajectories=num_trajectories,
         num_steps=num_steps,

@@ -77,7 +77,7 @@ def regime_probabilities(
     orbits = sweep(loops, start, num_steps=num_steps, devices=devices)
     thresholds = RegimeThresholds() if thresholds is None else thresholds
     radius = _radii(jax.vmap(loop, out_axes=-1)(P))
-    known = attracting_radius(IPO() if objective is None else objective, jnp.asarray(alpha), radius)
+    known = attracting_radius(IPO() if objective is None else objective, jnp.full_like(radius, alpha), radius)
     regime = jax.vmap(lambda orbit, radius: classify(orbit, thresholds, radius=radius))(orbits, known)
     draws = P.shape[0]
     codes = jnp.asarray([int(code) for code in Regime], regime.dtype)

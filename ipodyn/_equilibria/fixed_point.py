@@ -142,8 +142,8 @@ def _fixed_point(loop: MRS, policy0: Array | None, max_steps: int, tolerance: Ar
 
 def fixed_point(
     loop: MRS,
-    *,
     policy0: Float[ArrayLike, " K"] | None = None,
+    *,
     max_steps: int = MAX_STEPS,
     tolerance: ScalarLike | None = None,
     throw: bool = True,

@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Key
 
 from .._numerics.results import RESULTS, choose
 from .._numerics.simplex import mixture
@@ -58,8 +58,3 @@ def finite_round(loop: MRS, key: Keys, num_pairs: ScalarBlock, ridge: ScalarBloc
     population = loop.round()
     response = SampledResponse(loop.objective, loop.P, loop.beta, loop.lam, loop.pi_0, num_pairs, ridge, key)
     return Round(population.alpha, population.drive, response)
-
-
-def typed_key(key: PRNGKeyArray) -> Key[Array, ""]:
-    """A key of the new kind also for one of the old kind, an array of two numbers."""
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

@@ -1,20 +1,23 @@
 """Many loops with finite samples at once, in blocks on all devices."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._engine.blocks import Devices, ProgressCallback, block_size, run_points
 from .._loops.mrs import MRS
-from .._loops.sampled_response import finite_round, typed_key
+from .._loops.sampled_response import finite_round
 from .._numerics.checks import check_positive
-from .._numerics.types import ScalarLike, VectorLike, as_float
+from .._numerics.deprecation import moved_argument, renamed_keywords
+from .._numerics.randomness import RandomKey, is_key, random_key
+from .._numerics.types import Policy, ScalarLike, VectorLike, as_float
 from .._objectives.empirical import check_ridge
-from .._rollouts.finite import FiniteOrbit, one_orbit
+from .._rollouts.finite import FiniteOrbit, one_orbit, save_policies
 from .._rollouts.statistics import Plan
 from .batch import SINGLE, OfMRS, batch_of, block_of, check_values, start_of_sweep
 
@@ -26,7 +29,7 @@ class _Static(NamedTuple):
     objective: Any  # a frozen equinox module without arrays
     own: frozenset[str]
     trajectories: int
-    paths: bool
+    save: Callable[[Policy], Any] | None
     key_type: str
 
 
@@ -41,20 +44,23 @@ def _block(static: _Static, arguments: dict[str, Any], index: Int[Array, " S"]) 
     ridge = arguments["ridge"]
     ridge = None if ridge is None else jnp.broadcast_to(ridge, index.shape)
     num_pairs = jnp.take(arguments["num_pairs"], which, mode="clip")
-    return one_orbit(finite_round(loop, keys, num_pairs, ridge), block["policy0"], static.plan, static.paths)
+    save = None if static.save is None else jax.vmap(static.save, in_axes=-1, out_axes=-1)
+    return one_orbit(finite_round(loop, keys, num_pairs, ridge), block["policy0"], static.plan, save)
 
 
+@moved_argument("0.3", "key", 1, is_key)
+@renamed_keywords("0.3", paths=("save", save_policies))
 def finite_sweep(
     loops: MRS,
-    key: PRNGKeyArray,
     policy0: Float[ArrayLike, "..."] | VectorLike | None = None,
     *,
+    key: RandomKey,
     num_pairs: Float[ArrayLike, "..."] | Int[ArrayLike, "..."] | float | int,
     num_trajectories: int = 64,
     num_steps: int = 3000,
+    save: Callable[[Policy], Any] | None = None,
     window: int | None = None,
     ridge: ScalarLike | None = None,
-    paths: bool = False,
     size: int | None = None,
     devices: Devices | None = None,
     progress: ProgressCallback | None = None,
@@ -62,18 +68,18 @@ def finite_sweep(
     r"""Many trajectories of many loops on finite samples, by the blocked engine, on all devices.
 
     - `loops`: an `MRS` as `sweep` takes it, with a leading axis N on some fields; or one loop without any.
-    - `key`: a JAX random key; trajectory r of loop i is that of `fold_in(fold_in(key, i), r)` in `finite_rollout`,
-      however the work is cut. - `policy0`: shape (N, K) or (K,); None: as in `sweep`.
+    - `policy0`: shape (N, K) or (K,); None: as in `sweep`. - `key`: as in `finite_rollout`; trajectory r of loop i is
+      that of `fold_in(fold_in(key, i), r)` there, however the work is cut.
     - `num_pairs`: pairs a round, one number or (N,). - `num_trajectories`: of each loop.
-    - `ridge`, `num_steps`, `window`, `paths`: as in `finite_rollout`. - `size`, `devices`, `progress`: as in `sweep`.
+    - `num_steps`, `save`, `window`, `ridge`: as in `finite_rollout`. - `size`, `devices`, `progress`: as in `sweep`.
 
     Returns a `FiniteOrbit` of NumPy arrays, (N, trajectories, ...), or (trajectories, ...) for one loop.
 
     >>> import ipodyn, jax, jax.numpy as jnp
     >>> P = ipodyn.problems.three_cycle(0.4)
     >>> loops = jax.vmap(lambda beta: ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0))(jnp.array([1.0, 2.0]))
-    >>> orbits = ipodyn.finite_sweep(loops, jax.random.key(0), num_pairs=100, num_trajectories=8, num_steps=20)
-    >>> orbits.final.shape, orbits.variance.shape, orbits.saved is None  # `paths=True` keeps the policies
+    >>> orbits = ipodyn.finite_sweep(loops, key=0, num_pairs=100, num_trajectories=8, num_steps=20)
+    >>> orbits.final.shape, orbits.variance.shape, orbits.saved is None  # `save=jnp.asarray` keeps the policies
     ((2, 8, 3), (2, 8), True)
     """
     check_ridge(loops.objective, ridge)
@@ -97,15 +103,15 @@ def finite_sweep(
     arguments |= {
         "num_pairs": jnp.asarray(np.broadcast_to(pairs, (num_loops,))),
         "ridge": None if ridge is None else as_float(ridge, fields["P"]),
-        "key": jax.random.key_data(typed_key(key)),
+        "key": jax.random.key_data(random_key(key)),
     }
     static = _Static(
         Plan.of(num_steps, window),
         loops.objective,
         own,
         num_trajectories,
-        paths,
-        str(jax.random.key_impl(typed_key(key))),
+        save,
+        str(jax.random.key_impl(random_key(key))),
     )
     size = block_size(fields["P"].shape[-1], dtype.itemsize) if size is None else size
     orbit = run_points(

@@ -92,7 +92,7 @@ def _rollout_cells(
 
 def _predicted_regime(fields: dict[str, np.ndarray], K: int, thresholds: RegimeThresholds) -> np.ndarray:
     """What the fixed point alone says: stable ones attract from nearby, around unstable ones the loop turns."""
-    collapsed = fields["fixed_point_entropy"] < thresholds.collapse_share * math.log(K)
+    collapsed = fields["fixed_point_entropy"] < thresholds.collapse_fraction * math.log(K)
     code = np.where(fields["radius"] < 1, np.where(collapsed, Regime.collapses, Regime.converges), Regime.oscillates)
     return np.where(np.isnan(fields["radius"]), Regime.unresolved, code).astype(np.int8)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 _Function = TypeVar("_Function", bound=Callable)
+_Class = TypeVar("_Class", bound=type)
 
 
 def renamed_keywords(
@@ -93,11 +94,11 @@ def moved_argument(
     return decorate
 
 
-def renamed_fields(removed_in: str, **renames: str) -> Callable[[Any], Any]:
+def renamed_fields(removed_in: str, **renames: str) -> Callable[[_Class], _Class]:
     """A class decorator for renamed fields, `@renamed_fields("0.3", old="new")`: to construct with and to read."""
 
-    def decorate(cls: Any) -> Any:
-        cls.__init__ = renamed_keywords(removed_in, **renames)(cls.__init__)
+    def decorate(cls: _Class) -> _Class:
+        setattr(cls, "__init__", renamed_keywords(removed_in, **renames)(cls.__init__))  # noqa: B010
         for old, new in renames.items():
             setattr(cls, old, renamed_attribute(old, new, removed_in))
         return cls

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._numerics.deprecation import renamed_keywords
+from .._numerics.randomness import RandomKey, host_generator
 from .sequential import FIRST, GROWTH, GUARD, Evidence, Plan, adaptive_pairs, check_design, make_plan
 
 
@@ -38,19 +40,21 @@ def _wins(streams: np.ndarray, first: np.ndarray, number: np.ndarray, p: np.ndar
     return np.bincount(which, weights=won, minlength=len(number)).astype(np.int64)
 
 
+@renamed_keywords("0.3", rng="key")
 def sequential_runs(
     P: np.ndarray,
     criterion: str = "condorcet",
     *,
-    rng: np.random.Generator,
+    key: RandomKey | np.random.Generator,
     delta: float = 0.05,
     rule: str = "adaptive",
     max_comparisons: int = 100_000,
 ) -> SequentialRuns:
     """Runs `SequentialDesign` once on each matrix, labels drawn from it, many at a time.
 
-    - `P`: shape (runs, K, K), the truth of each run. - `rng`: draws the labels. In two calls with equal generators the
-      k-th comparison of a pair has the same outcome, whatever the rule: rules can be compared run by run.
+    - `P`: shape (runs, K, K), the truth of each run. - `key`: a JAX random key, or a number to make one from. In two
+      calls with one key the k-th comparison of a pair has the same outcome, whatever the rule: rules can be compared
+      run by run.
     - `criterion`, `delta`, `rule`: as there.
     - `max_comparisons`: where a run that is not certified is given up.
 
@@ -59,8 +63,8 @@ def sequential_runs(
 
     >>> import ipodyn, numpy as np
     >>> P = np.broadcast_to(ipodyn.problems.two_responses(0.9), (4, 2, 2))
-    >>> found = ipodyn.sequential_runs(P, rng=np.random.default_rng(0))
-    >>> bool(found.certified.all()), bool((found.comparisons < 100).all())
+    >>> runs = ipodyn.sequential_runs(P, key=0)
+    >>> bool(runs.certified.all()), bool((runs.comparisons < 100).all())
     (True, True)
     """
     P = np.asarray(P, float)
@@ -70,7 +74,7 @@ def sequential_runs(
     evidence = Evidence(runs, K, delta)
     certified, vacuous, covered = (np.zeros(runs, bool) for _ in range(3))
     covered |= True
-    streams = rng.integers(2**64, size=(runs, K, K), dtype=np.uint64)  # above the diagonal: one a pair
+    streams = host_generator(key).integers(2**64, size=(runs, K, K), dtype=np.uint64)  # above the diagonal: one a pair
     comparisons, mu = np.zeros(runs, np.int64), np.full((runs, K), np.nan)
 
     def compare(active: np.ndarray, pairs: np.ndarray, number: np.ndarray) -> None:

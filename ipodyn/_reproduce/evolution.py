@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import MRS, rollout
@@ -17,13 +18,9 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 
-def _itself(policy: jax.Array) -> jax.Array:
-    return policy
-
-
 @eqx.filter_jit
 def _paths(loops: MRS, rounds: int) -> jax.Array:
-    return jax.vmap(lambda loop: rollout(loop, num_steps=rounds, save=_itself, throw=False).saved)(loops)
+    return jax.vmap(lambda loop: rollout(loop, num_steps=rounds, save=jnp.asarray, throw=False).saved)(loops)
 
 
 def trajectories(P: np.ndarray, settings: np.ndarray, rounds: int, variant: str, dtype: str) -> np.ndarray:
@@ -118,7 +115,7 @@ def _draw(titles: Sequence[str], paths: np.ndarray, dotted: np.ndarray | None) -
 def _samples(P: np.ndarray, settings: np.ndarray, rounds: int, variant: str, config: Config) -> np.ndarray:
     """(N, realisations, rounds + 1, K)."""
     loops = loops_of(P, settings, variant, config.dtype)
-    orbits = finite_orbits(loops, config, rounds=rounds, trajectories=config.trajectories, paths=True)
+    orbits = finite_orbits(loops, config, rounds=rounds, trajectories=config.trajectories, save=jnp.asarray)
     paths = np.asarray(orbits.saved, np.float64)
     start = np.broadcast_to(np.asarray(loops.pi_0)[:, None, None], (*paths.shape[:2], 1, paths.shape[-1]))
     return np.concatenate([start, paths], axis=2)

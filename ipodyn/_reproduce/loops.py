@@ -1,5 +1,7 @@
 """Many loops of one variant at once, and their orbits on finite samples."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,18 +30,18 @@ def finite_orbits(
     *,
     rounds: int,
     trajectories: int = 1,
-    paths: bool = False,
+    save: Callable[[jax.Array], jax.Array] | None = None,
     progress: Progress | None = None,
 ) -> FiniteOrbit:
     """Trajectories of every loop on the labelled pairs, ridge (of DPO) and seed of the run: (N, trajectories, ...)."""
     return finite_sweep(
         loops,
-        jax.random.key(config.seed),
         np.asarray(loops.pi_0),
+        key=jax.random.key(config.seed),
         num_pairs=config.num_pairs,
         num_trajectories=trajectories,
         num_steps=rounds,
         ridge=config.ridge if isinstance(loops.objective, DPO) else None,
-        paths=paths,
+        save=save,
         progress=progress,
     )

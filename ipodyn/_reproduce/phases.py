@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from .. import variance_of_average
@@ -27,7 +28,7 @@ def phases(config: Config, material: Material, progress: Progress | None = None,
     settings = np.array([[setting.alpha, product / config.lam, config.lam]])
     loops = loops_of(P, settings, variant, config.dtype)
     orbits = finite_orbits(
-        loops, config, rounds=rounds, trajectories=config.trajectories, paths=True, progress=progress
+        loops, config, rounds=rounds, trajectories=config.trajectories, save=jnp.asarray, progress=progress
     )
     late = slice(rounds // 2, None)  # all start together: phases need some rounds to spread
     paths = np.asarray(orbits.saved, np.float64)[0]

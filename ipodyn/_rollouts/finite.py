@@ -1,18 +1,21 @@
 """Loops on finite samples: n labelled pairs a round, and statistics that phases do not blur."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float
 
 from .._loops.loop import start_policy
 from .._loops.mrs import MRS
 from .._loops.normal_form import Round
-from .._loops.sampled_response import Keys, finite_round, typed_key
+from .._loops.sampled_response import Keys, finite_round
+from .._numerics.deprecation import moved_argument, renamed_keywords
+from .._numerics.randomness import RandomKey, is_key, random_key
 from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy
-from .._numerics.types import PolicyBlock, ScalarLike, VectorLike, as_float
+from .._numerics.types import Policy, PolicyBlock, ScalarLike, VectorLike, as_float
 from .._objectives.empirical import check_ridge
 from .rounds import run
 from .statistics import Plan
@@ -31,7 +34,7 @@ class FiniteOrbit(eqx.Module):
     - `final` (..., K): the last policy. - `mean` (..., K): its average over the rounds.
     - `variance` (...): time-averaged variance about that mean, the sum over responses k of Var_t(pi_t[k]).
     - `window_variance` (...): the same over the last window of rounds.
-    - `entropy` (...): of `final`, in nats. - `saved` (..., num_steps, K): all policies, if asked for, or None.
+    - `entropy` (...): of `final`, in nats. - `saved` (..., num_steps, ...): outputs of `save`, or None.
     - `result`: `RESULTS.max_steps_reached` if a ridge fit did not converge.
 
     Trajectories of an oscillating loop differ in phase: an average of policies over them is smooth while each of them
@@ -73,12 +76,15 @@ def variance_of_average(paths: Float[ArrayLike, "trajectories rounds K"]) -> Arr
     return jnp.sum(jnp.var(average, axis=0))
 
 
-def _itself(policy: Array) -> Array:
-    return policy
+def save_policies(paths: bool) -> Callable[[PolicyBlock], Any] | None:
+    """What `paths`, the old spelling of `save`, asked for: all policies, or nothing."""
+    return jnp.asarray if paths else None
 
 
-def one_orbit(one_round: Round, policy0: PolicyBlock, plan: Plan, keep: bool) -> FiniteOrbit:
-    progress, saved = run(one_round, one_round.start(policy0), plan, _itself if keep else None)
+def one_orbit(
+    one_round: Round, policy0: PolicyBlock, plan: Plan, save: Callable[[PolicyBlock], Any] | None
+) -> FiniteOrbit:
+    progress, saved = run(one_round, one_round.start(policy0), plan, save)
     final = one_round.policy(progress.state)
     return FiniteOrbit(
         final,
@@ -86,28 +92,36 @@ def one_orbit(one_round: Round, policy0: PolicyBlock, plan: Plan, keep: bool) ->
         progress.moments.variance(),
         progress.window.variance(),
         entropy(final),
-        saved if keep else None,
+        saved,
         one_round.result(progress.state),
     )
 
 
 @eqx.filter_jit
 def _finite_rollout(
-    loop: MRS, key: Keys, policy0: Array, num_pairs: Array, ridge: Array | None, plan: Plan, keep: bool
+    loop: MRS,
+    key: Keys,
+    policy0: Array,
+    num_pairs: Array,
+    ridge: Array | None,
+    plan: Plan,
+    save: Callable[[PolicyBlock], Any] | None,
 ) -> FiniteOrbit:
-    return one_orbit(finite_round(loop, key, num_pairs, ridge), policy0, plan, keep)
+    return one_orbit(finite_round(loop, key, num_pairs, ridge), policy0, plan, save)
 
 
+@moved_argument("0.3", "key", 1, is_key)
+@renamed_keywords("0.3", paths=("save", save_policies))
 def finite_rollout(
     loop: MRS,
-    key: PRNGKeyArray,
     policy0: VectorLike | None = None,
     *,
+    key: RandomKey,
     num_pairs: ScalarLike,
     num_steps: int = 3000,
+    save: Callable[[Policy], Any] | None = None,
     window: int | None = None,
     ridge: ScalarLike | None = None,
-    paths: bool = False,
 ) -> FiniteOrbit:
     r"""Run a loop in which every round trains on `num_pairs` labelled pairs: one trajectory of a Markov chain.
 
@@ -115,16 +129,16 @@ def finite_rollout(
     labels of pairs drawn from \(\mu_t\otimes\mu_t\) (`draw_wins`) and r the `empirical_score` of the loop's objective.
     As `num_pairs` grows it tends to `rollout`.
 
-    - `key`: a JAX random key; many trajectories by `jax.vmap` over keys, or `finite_sweep`.
-    - `policy0`: shape (K,); None starts at `loop.pi_0`. - `num_pairs` > 0: may be traced.
-    - `num_steps`, `window`: as in `rollout`. - `ridge`: required for DPO, see `empirical_score`.
-    - `paths`: keep all policies in `.saved`.
+    - `policy0`: shape (K,); None starts at `loop.pi_0`. - `key`: a JAX random key, or a number to make one from; many
+      trajectories by `jax.vmap` over keys, or `finite_sweep`. - `num_pairs` > 0: may be traced.
+    - `num_steps`, `save`, `window`: as in `rollout`; `save=jnp.asarray` keeps the policies themselves.
+    - `ridge`: required for DPO, see `empirical_score`.
 
     Returns a `FiniteOrbit`. Source: Chen et al., arXiv 2602.12180, finite-sample experiments.
 
     >>> import ipodyn, jax
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=1.0, lam=1.0)
-    >>> orbit = ipodyn.finite_rollout(loop, jax.random.key(0), num_pairs=100, num_steps=20)
+    >>> orbit = ipodyn.finite_rollout(loop, key=jax.random.key(0), num_pairs=100, num_steps=20)
     >>> orbit.final.shape, bool(orbit.variance > 0)  # sampling noise keeps it moving
     ((3,), True)
     """
@@ -132,4 +146,4 @@ def finite_rollout(
     policy = start_policy(loop, None if policy0 is None else jnp.asarray(policy0))
     plan = Plan.of(num_steps, window)
     ridge = None if ridge is None else as_float(ridge, loop.P)
-    return _finite_rollout(loop, typed_key(key), policy, as_float(num_pairs, loop.P), ridge, plan, paths)
+    return _finite_rollout(loop, random_key(key), policy, as_float(num_pairs, loop.P), ridge, plan, save)

@@ -7,6 +7,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int
 
+from .._numerics.deprecation import renamed_fields
 from .._numerics.results import RESULTS
 from .rollout import Orbit
 
@@ -20,6 +21,7 @@ class Regime(enum.IntEnum):
     unresolved = 3
 
 
+@renamed_fields("0.3", collapse_share="collapse_fraction", drift_share="drift_ratio")
 @dataclasses.dataclass(frozen=True)
 class RegimeThresholds:
     """Where evidence counts; recorded with every stability map.
@@ -28,24 +30,24 @@ class RegimeThresholds:
       and a hundred roundings (1.2e-5) in float32.
     - `rise`: and when no logit gains more than this on the leading response in that round. Close to a vertex
       probabilities can stand still while a response is on its way back.
-    - `collapse_share`: converged with entropy below this share of log K is a collapse.
-    - `sustained_ratio`, `smallest_variance`: not converged, with a variance over the last window at least this share
+    - `collapse_fraction`: converged with entropy below this fraction of log K is a collapse.
+    - `sustained_ratio`, `smallest_variance`: not converged, with a variance over the last window at least this fraction
       of that over the window before, and above the floor, is an oscillation.
     - `decay`: but not if, at its pace since the window halfway, the logarithm of the variance falls by more than this
       over as many rounds as were run: then it may be a transient longer than the run. Where the fixed point is known to
       be stable, nor by more than half of what its radius predicts, nor if that is less than half of this. A fixed point
       known to be unstable makes all this superfluous.
-    - `drift_share`: but only if the means of the two windows differ, squared, by less than this share of that
+    - `drift_ratio`: but only if the means of the two windows differ, squared, by less than this multiple of that
       variance: otherwise the policy is on its way somewhere, or turns too slowly for the window.
     """
 
     residual: float | None = None
     rise: float = 1e-3
-    collapse_share: float = 0.05
+    collapse_fraction: float = 0.05
     sustained_ratio: float = 0.9
     smallest_variance: float = 1e-6
     decay: float = 0.2
-    drift_share: float = 1.0
+    drift_ratio: float = 1.0
 
     def residual_for(self, dtype: jnp.dtype) -> float:
         """The residual tolerance in use for this dtype."""
@@ -87,7 +89,7 @@ def classify(
     *converges*: one more round changes nothing (see `RegimeThresholds`), and a nudge of the policy does not grow
     (`Orbit.growth`): standing still on an unstable fixed point, where a symmetry or the choice of the start put the
     loop, is no convergence. A nudge that neither grows nor shrinks (ties at alpha = 1) is no objection. *collapses*:
-    converged with entropy below `collapse_share` of log K. *oscillates*: not converged, and the variance of the last
+    converged with entropy below `collapse_fraction` of log K. *oscillates*: not converged, and the variance of the last
     window is sustained, more than by a motion that dies out slowly. Else, and wherever the scores were not defined,
     *unresolved*.
 
@@ -107,11 +109,11 @@ def classify(
             f"`orbit.final` has shape {orbit.final.shape}; for a batch of orbits use `jax.vmap(classify)`."
         )
     still = at_rest(orbit.residual, orbit.rise, orbit.growth, thresholds)
-    collapsed = still & (orbit.entropy < thresholds.collapse_share * math.log(K))
+    collapsed = still & (orbit.entropy < thresholds.collapse_fraction * math.log(K))
     moving = (
         _lasts(orbit, thresholds, radius)
         & (orbit.window_variance > thresholds.smallest_variance)
-        & (orbit.window_shift <= thresholds.drift_share * orbit.window_variance)
+        & (orbit.window_shift <= thresholds.drift_ratio * orbit.window_variance)
     )
     code = jnp.where(still, Regime.converges, jnp.where(moving, Regime.oscillates, Regime.unresolved))
     code = jnp.where(collapsed, Regime.collapses, code)

@@ -35,6 +35,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_objectives/empirical": "finite",
         "_numerics/types": "finite",
         "_numerics/linear": "finite",
+        "_numerics/randomness": "calling finite sequential",
         "_objectives/gradient_optimum": "gradient_optimum",
     },
     "newton": {
@@ -166,6 +167,7 @@ LEFT_OUT: dict[str, str] = {
     "_cli/sources": "wiring of options to loaders",
     "_numerics/results": "declarations",
     "_numerics/version": "declarations",
+    "_numerics/deprecation": "words of warnings",
 }
 
 

@@ -1,0 +1,164 @@
+"""One way to call: the same argument stands at the same place, under the same name, in every public signature."""
+
+import inspect
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ipodyn
+
+# Old spellings are called on purpose.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+
+MODULES = (ipodyn, ipodyn.problems, ipodyn.recipes, ipodyn.data, ipodyn.plot)
+
+
+def signatures():
+    """name -> parameters, for public functions, constructors and methods."""
+    found = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if name.startswith("_") or not callable(value) or not (value.__module__ or "").startswith("ipodyn"):
+                continue
+            short = f"{module.__name__}.{name}".removeprefix("ipodyn.")
+            methods = {}
+            if inspect.isclass(value):
+                own = [base for base in value.__mro__ if base.__module__.startswith("ipodyn")]
+                methods = {
+                    f"{short}.{method}": function
+                    for base in own
+                    for method, function in vars(base).items()
+                    if inspect.isfunction(function) and not method.startswith("_")
+                }
+            for key, function in {short: value, **methods}.items():
+                try:
+                    found[key] = list(inspect.signature(function).parameters.values())
+                except ValueError:  # an exception or an enumeration, which take what their base takes
+                    assert issubclass(value, Exception)
+    return found
+
+
+SIGNATURES = signatures()
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def places(name):
+    """(function, place of the parameter of this name or None where it is given by name alone, all parameters)."""
+    for function, parameters in SIGNATURES.items():
+        own = [parameter for parameter in parameters if parameter.name != "self"]
+        for place, parameter in enumerate(own):
+            if parameter.name == name:
+                yield function, place if parameter.kind in POSITIONAL else None, own
+
+
+def test_signatures_are_read():
+    assert len(SIGNATURES) > 100 and {"rollout", "data.load_pairs", "Orbit", "FiniteOrbit.across"} <= set(SIGNATURES)
+    assert [function for function, *_ in places("policy0")].count("rollout") == 1
+
+
+def test_a_start_is_second_or_given_by_name():
+    for function, place, parameters in places("policy0"):
+        # The policy at which something is computed, not from which a loop is run, is called `policy`.
+        first = parameters[0].name in ("loop", "loops")
+        assert place == 1 if first else place is None, function
+
+
+def test_parameters_of_a_loop_are_given_by_name():
+    results = {name for name, value in vars(ipodyn).items() if inspect.isclass(value)} - {"MRS"}  # built by the library
+    for name in ("alpha", "beta", "lam"):
+        wrong = {
+            function
+            for function, place, _ in places(name)
+            if place is not None
+            and function.split(".")[0] not in results | {"recipes"}
+            and function != f"check_{name}"
+            and not function.endswith("pair_losses")
+        }
+        assert not wrong, name
+
+
+def test_randomness_comes_from_a_key():
+    """A `key`, first where random things are made, else by name; no seeds, no generators."""
+    for function, place, _ in places("key"):
+        assert place in (0, None), function
+    for name in ("rng", "generator", "random_state", "random_seed"):
+        assert not list(places(name)), name
+
+
+def test_what_is_kept_of_each_round_is_called_save():
+    for name in ("paths", "save_paths", "keep_paths", "trajectory", "history"):
+        wrong = [function for function, _, own in places(name) if function != "variance_of_average"]  # its data
+        assert not wrong, name
+    assert {function for function, *_ in places("save")} >= {"rollout", "finite_rollout", "finite_sweep"}
+
+
+# Old spellings, each beside the new one; both give the same numbers.
+LOOP = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=1.0, lam=1.0)
+KEY = jax.random.key(3)
+MATRICES = np.broadcast_to(ipodyn.problems.two_responses(0.9), (3, 2, 2))
+START = [0.5, 0.3, 0.2]
+DRAWS = {"num_pairs": 20, "num_steps": 4}
+SWEEP = DRAWS | {"num_trajectories": 2}
+OLD = {
+    "finite_rollout": (
+        lambda: ipodyn.finite_rollout(LOOP, KEY, START, paths=True, **DRAWS),
+        lambda: ipodyn.finite_rollout(LOOP, START, key=KEY, save=jnp.asarray, **DRAWS),
+        [r"`key` as argument 2 of finite_rollout\(\) .* use `key=", "`paths` .* use `save`"],
+    ),
+    "finite_rollout, a key of the old kind": (
+        lambda: ipodyn.finite_rollout(LOOP, jax.random.PRNGKey(3), save=jnp.asarray, **DRAWS),
+        lambda: ipodyn.finite_rollout(LOOP, key=3, save=jnp.asarray, **DRAWS),
+        ["use `key="],
+    ),
+    "finite_sweep": (
+        lambda: ipodyn.finite_sweep(LOOP, KEY, START, paths=True, **SWEEP),
+        lambda: ipodyn.finite_sweep(LOOP, START, key=KEY, save=jnp.asarray, **SWEEP),
+        [r"`key` as argument 2 of finite_sweep\(\)", "`paths` .* use `save`"],
+    ),
+    "smallest_sample": (
+        lambda: ipodyn.smallest_sample(LOOP, LOOP, KEY, **SWEEP | {"num_pairs": [20]}),
+        lambda: ipodyn.smallest_sample(LOOP, LOOP, key=KEY, **SWEEP | {"num_pairs": [20]}),
+        ["`key` as argument 3"],
+    ),
+    "sequential_runs": (
+        lambda: ipodyn.sequential_runs(MATRICES, rng=np.random.default_rng(5)),
+        lambda: ipodyn.sequential_runs(MATRICES, key=5),
+        ["`rng` .* use `key`"],
+    ),
+    "RegimeThresholds": (
+        lambda: ipodyn.RegimeThresholds(collapse_share=0.1, drift_share=2.0).collapse_share,
+        lambda: ipodyn.RegimeThresholds(collapse_fraction=0.1, drift_ratio=2.0).collapse_fraction,
+        ["`collapse_share` .* use `collapse_fraction`", "`drift_share` .* use `drift_ratio`", "use `RegimeThresholds"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_old_spellings_warn_and_do_the_same(name):
+    old, new, says = OLD[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = old()
+    assert len(caught) == len(says) and {warning.category for warning in caught} == {DeprecationWarning}
+    for words in says:
+        assert any(re.search(words, str(warning.message)) for warning in caught), words
+    after = new()  # warnings are errors here
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_what_is_saved_is_what_the_function_gives_of_each_policy():
+    """In a sweep, whose blocks hold the policies of many trajectories, as in a single rollout."""
+
+    def top(policy):
+        return {"best": jnp.argmax(policy), "mass": policy[:2].sum()}
+
+    swept = ipodyn.finite_sweep(LOOP, START, key=KEY, save=top, size=1, **SWEEP)
+    paths = ipodyn.finite_sweep(LOOP, START, key=KEY, save=jnp.asarray, **SWEEP).saved
+    assert paths.shape == (2, 4, 3)
+    np.testing.assert_array_equal(swept.saved["best"], paths.argmax(axis=-1))
+    np.testing.assert_allclose(swept.saved["mass"], paths[..., :2].sum(axis=-1), rtol=1e-12)
