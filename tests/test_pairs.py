@@ -40,7 +40,7 @@ def test_chains_lead_where_walking_does(rng, K):
         for start in range(K):
             seen, todo = set(), [start]
             while todo:
-                following = set(np.flatnonzero(edges[todo.pop(), :, case])) - seen
+                following = set(np.flatnonzero(edges[todo.pop(), :, case]).tolist()) - seen
                 seen |= following
                 todo.extend(following)
             assert set(np.flatnonzero(found[start, :, case])) == seen

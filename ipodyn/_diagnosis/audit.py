@@ -3,7 +3,6 @@
 import datetime
 import functools
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from .._loops.mrs import MRS
 from .._numerics.checks import HostArray, check_beta, check_policy, check_preference
 from .._numerics.results import RESULTS
 from .._numerics.types import Policy, Preference, Scalar
+from .._numerics.version import VERSION
 from .._objectives.dpo import DPO
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -34,7 +34,7 @@ SKEW = 0.9  # of the mass, on one response
 # What a sampler sees: the objective, P, pi_ref, beta. It returns mu (K,), or (axioms, K) with one for each axiom, and
 # whether it exists.
 Draw = Callable[[AbstractObjective, Preference, Policy, Scalar], tuple[Array, Bool[Array, ""]]]
-Sampler = HostArray | Callable[[Preference], Policy]
+OwnSampler = HostArray | Callable[[Preference], Policy]
 YES = np.bool_(True)
 
 
@@ -118,7 +118,7 @@ def _judge(
 def audit(
     P: HostArray,
     *,
-    samplers: Sequence[str] | Mapping[str, str | Sampler] | None = None,
+    samplers: Sequence[str] | Mapping[str, str | OwnSampler] | None = None,
     objectives: Sequence[AbstractObjective] | None = None,
     pi_ref: HostArray | None = None,
     beta: float = 1.0,
@@ -164,37 +164,65 @@ def audit(
     reference = (
         np.full((M, K), 1 / K, array.dtype) if pi_ref is None else _policies(pi_ref, "pi_ref", M, K, array.dtype)
     )
+    policies = {name: fixed.get(name, reference) for name in draws}
     judged = [IPO(), DPO()] if objectives is None else list(objectives)
     names = [type(objective).__name__ for objective in judged]
     if len(set(names)) < len(names):
         raise ValueError(f"`objectives` are {', '.join(names)}: give each once.")
-    if atol is None:
-        atol = float(jnp.finfo(array.dtype).eps) ** 0.6
+    limit = float(jnp.finfo(array.dtype).eps) ** 0.6 if atol is None else atol
+    margin, applies, defined = _judged(array, judged, draws, policies, jnp.asarray(beta, array.dtype))
+    return xarray.Dataset(
+        _variables(margin, applies, defined, limit),
+        {"matrix": np.arange(M), "objective": names, "sampler": list(draws), "axiom": list(AXIOMS)},
+        {
+            "title": "audit of ranking axioms",
+            "ipodyn_version": VERSION,
+            "jax_version": jax.__version__,
+            "dtype": str(array.dtype),
+            "beta": float(beta),
+            "atol": limit,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **(attributes or {}),
+        },
+    )
 
-    shape = (M, len(judged), len(draws), len(AXIOMS))
+
+def _judged(
+    array: np.ndarray,
+    objectives: list[AbstractObjective],
+    draws: dict[str, Draw],
+    policies: dict[str, np.ndarray],
+    beta: Scalar,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(margin, applies, defined), (M, objectives, samplers, axioms) and (M, axioms), in blocks of matrices."""
+    M = len(array)
+    shape = (M, len(objectives), len(draws), len(AXIOMS))
     margin, defined, applies = np.empty(shape, array.dtype), np.empty(shape, bool), np.empty((M, len(AXIOMS)), bool)
     size = min(CHUNK, M)
-    strength = jnp.asarray(beta, array.dtype)
     for start in range(0, M, size):
         stop = min(start + size, M)
         rows = np.minimum(np.arange(start, start + size), M - 1)  # the last block repeats the last matrix
         block = jnp.asarray(array[rows])
         for which, (name, draw) in enumerate(draws.items()):
-            policies = jnp.asarray(fixed.get(name, reference)[rows])
-            mu, exists = _drawn(draw)(judged[0], block, policies, strength)
-            for place, objective in enumerate(judged):
+            given = jnp.asarray(policies[name][rows])
+            mu, exists = _drawn(draw)(objectives[0], block, given, beta)
+            for place, objective in enumerate(objectives):
                 if place > 0 and draw is _on_policy:  # the one that depends on the objective
-                    mu, exists = _drawn(draw)(objective, block, policies, strength)
+                    mu, exists = _drawn(draw)(objective, block, given, beta)
                 found = (np.asarray(x)[: stop - start] for x in _judge(objective, block, mu))
                 margin[start:stop, place, which], applies[start:stop], scored = found
                 defined[start:stop, place, which] = scored & np.asarray(exists)[: stop - start, None]
+    return margin, applies, defined
+
+
+def _variables(margin: np.ndarray, applies: np.ndarray, defined: np.ndarray, atol: float) -> dict[str, tuple]:
+    """The variables of the dataset, each with its dimensions, words and unit."""
     margin = np.where(defined, margin, np.nan)
     holds = margin > atol
     counted = applies[:, None, None] & defined
     number = counted.sum(axis=0)
     with np.errstate(invalid="ignore"):
         share = np.where(number > 0, (holds & counted).sum(axis=0) / np.maximum(number, 1), np.nan)
-
     each = ("matrix", "objective", "sampler", "axiom")
     described = {
         "share": (each[1:], share, "share of matrices for which the axiom holds", "1"),
@@ -204,27 +232,13 @@ def audit(
         "applies": (("matrix", "axiom"), applies, "whether the premise of the axiom is met", "1"),
         "defined": (each, defined, "whether the sampler and the scores exist", "1"),
     }
-    return xarray.Dataset(
-        {
-            key: (dims, data, {"long_name": text, "units": units})
-            for key, (dims, data, text, units) in described.items()
-        },
-        {"matrix": np.arange(M), "objective": names, "sampler": list(draws), "axiom": list(AXIOMS)},
-        {
-            "title": "audit of ranking axioms",
-            "ipodyn_version": importlib.metadata.version("ipodyn"),
-            "jax_version": jax.__version__,
-            "dtype": str(array.dtype),
-            "beta": float(beta),
-            "atol": atol,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **(attributes or {}),
-        },
-    )
+    return {
+        key: (dims, data, {"long_name": text, "units": units}) for key, (dims, data, text, units) in described.items()
+    }
 
 
 def _resolve(
-    samplers: Sequence[str] | Mapping[str, str | Sampler] | None, M: int, K: int, dtype: Any, *, with_reference: bool
+    samplers: Sequence[str] | Mapping[str, str | OwnSampler] | None, M: int, K: int, dtype: Any, *, with_reference: bool
 ) -> tuple[dict[str, Draw], dict[str, np.ndarray]]:
     """How to draw for each name, and the arrays of those that are given as such."""
     if samplers is None:

@@ -146,6 +146,45 @@ def _risk_table(diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray
     return _table(labels, rows, kinds, "Prompts at risk, the worst first")
 
 
+def _cards(diagnosis: Diagnosis) -> str:
+    solved = diagnosis.solved
+    turning = diagnosis.period[diagnosis.turning]
+    cards = [
+        _card(f"{len(diagnosis):,}", "prompts (preference matrices)"),
+        _card(f"{int(diagnosis.cyclic.sum()):,}", "with a majority cycle"),
+        _card(percent(float(diagnosis.stable.mean())), "stable in this loop"),
+        _card(f"{int(diagnosis.at_risk.sum()):,}", "at risk"),
+        _card(number(_median(diagnosis.entropy[solved])), "median entropy of the fixed point, nats"),
+        _card(number(_median(diagnosis.drift[solved])), "median drift from the reference (KL), nats"),
+        _card(number(_median(turning)), "median period of those unstable or close to it, rounds a turn"),
+    ]
+    return "".join(cards)
+
+
+def _charts(diagnosis: Diagnosis) -> str:
+    K = diagnosis.policy.shape[1]
+    charts = [
+        _histogram("Spectral radius at the fixed point", diagnosis.radius, "radius", boundary=1.0),
+        _stable_share(diagnosis),
+        _histogram("Entropy of the fixed point", diagnosis.entropy, "nats (at most log K)", top=math.log(K) * 1.001),
+        _histogram("Drift from the reference", diagnosis.drift, "KL divergence, nats"),
+    ]
+    return "".join(charts)
+
+
+def _risks(diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray) -> str:
+    at_risk = int(diagnosis.at_risk.sum())
+    if not at_risk:
+        return "<p>None.</p>"
+    shown = min(at_risk, ROWS)
+    which = f"The worst {shown} of {at_risk:,} are listed; all" if at_risk > shown else "They"
+    return (
+        "<p>A loop turns where preferences run in circles: named are the three responses that carry most of what "
+        "no score explains (the largest sum of margins round the triangle), and how much of it they carry. "
+        f"{which} are in diagnosis.csv.</p>{_risk_table(diagnosis, prompts, responses)}"
+    )
+
+
 def html_report(
     diagnosis: Diagnosis,
     *,
@@ -160,34 +199,6 @@ def html_report(
     version: str,
 ) -> str:
     """The page as text; everything in it that came from the user's data is escaped."""
-    at_risk = int(diagnosis.at_risk.sum())
-    solved = diagnosis.solved
-    turning = diagnosis.period[diagnosis.turning]
-    cards = [
-        _card(f"{len(diagnosis):,}", "prompts (preference matrices)"),
-        _card(f"{int(diagnosis.cyclic.sum()):,}", "with a majority cycle"),
-        _card(percent(float(diagnosis.stable.mean())), "stable in this loop"),
-        _card(f"{at_risk:,}", "at risk"),
-        _card(number(_median(diagnosis.entropy[solved])), "median entropy of the fixed point, nats"),
-        _card(number(_median(diagnosis.drift[solved])), "median drift from the reference (KL), nats"),
-        _card(number(_median(turning)), "median period of those unstable or close to it, rounds a turn"),
-    ]
-    K = diagnosis.policy.shape[1]
-    charts = [
-        _histogram("Spectral radius at the fixed point", diagnosis.radius, "radius", boundary=1.0),
-        _stable_share(diagnosis),
-        _histogram("Entropy of the fixed point", diagnosis.entropy, "nats (at most log K)", top=math.log(K) * 1.001),
-        _histogram("Drift from the reference", diagnosis.drift, "KL divergence, nats"),
-    ]
-    shown = min(at_risk, ROWS)
-    which = f"The worst {shown} of {at_risk:,} are listed; all" if at_risk > shown else "They"
-    risk = "<p>None.</p>"
-    if at_risk:
-        risk = (
-            "<p>A loop turns where preferences run in circles: named are the three responses that carry most of what "
-            "no score explains (the largest sum of margins round the triangle), and how much of it they carry. "
-            f"{which} are in diagnosis.csv.</p>{_risk_table(diagnosis, prompts, responses)}"
-        )
     sure = "".join(f"<p>{plain(line)}</p>" for line in uncertainty)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -203,15 +214,15 @@ def html_report(
 <h1>Is this loop safe for these prompts?</h1>
 <p>{plain(source)}</p>
 <p class="faint">{"<br>".join(plain(line) for line in recipe_lines)}</p>
-<div class="cards">{"".join(cards)}</div>
+<div class="cards">{_cards(diagnosis)}</div>
 <h2>What to do</h2>
 <div class="advice">{"".join(f"<p>{plain(line)}</p>" for line in advice)}</div>
 <h2>Verdicts</h2>
 {_verdict_table(diagnosis)}
 <h2>Where the prompts stand</h2>
-<div class="charts">{"".join(charts)}</div>
+<div class="charts">{_charts(diagnosis)}</div>
 <h2>Prompts at risk, and why</h2>
-{risk}
+{_risks(diagnosis, prompts, responses)}
 <h2>How sure this is</h2>
 {sure}
 <h2>The data</h2>

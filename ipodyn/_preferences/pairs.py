@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -19,13 +20,10 @@ def both_ways(values: Float[Array | np.ndarray, "*n K K"]) -> tuple[Any, Any]:
 
 def from_upper(upper: Float[Array | np.ndarray, "*n pairs"], K: int) -> Any:
     """(*n, K, K) with the probabilities of `pairs(K)` above the diagonal, their complements below, 1/2 on it."""
-    xp: Any = upper.__array_namespace__()
-    half = xp.full((*upper.shape[:-1], K, K), 0.5, dtype=upper.dtype)
-    if K == 1:
-        return half
     i, j = pairs(K)
-    place = np.zeros((K, K), int)
-    place[i, j] = place[j, i] = np.arange(i.size)
-    above = np.triu(np.ones((K, K), bool), 1)
-    entry = upper[..., place]
-    return xp.where(above, entry, xp.where(above.T, 1 - entry, half))
+    if isinstance(upper, np.ndarray):
+        P = np.full((*upper.shape[:-1], K, K), 0.5, upper.dtype)
+        P[..., i, j], P[..., j, i] = upper, 1 - upper
+        return P
+    P = jnp.full((*upper.shape[:-1], K, K), 0.5, upper.dtype)
+    return P.at[..., i, j].set(upper).at[..., j, i].set(1 - upper)

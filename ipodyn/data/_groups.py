@@ -40,16 +40,33 @@ def all_subsets(size: int, group: int) -> np.ndarray:
     return subsets
 
 
-def disjoint_groups(rng: np.random.Generator, size: int, group: int) -> np.ndarray:
-    """(size // group, group): a random partition of range(size), less its remainder; rows increasing."""
-    order = rng.permutation(size)[: size // group * group]
-    return np.sort(order.reshape(-1, group), axis=1)
+def groups_of_prompts(
+    rng: np.random.Generator, sizes: np.ndarray, group: int, subsets: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of the responses of prompts that have `sizes` of them: whose, (groups,), and their places, (groups, K).
+
+    Prompts stand in their order, and places of a group increase. "disjoint": a random partition of each prompt's
+    responses, less its remainder; "all": every subset.
+    """
+    owners = np.flatnonzero(sizes >= group)
+    numbers = sizes[owners]
+    if subsets == "all":
+        chosen = {size: all_subsets(size, group) for size in np.unique(numbers).tolist()}
+        places = [chosen[size] for size in numbers.tolist()]
+        counts = [len(part) for part in places]
+    else:
+        orders = np.concatenate([np.zeros(0, int), *(rng.permutation(size) for size in numbers.tolist())])
+        counts = numbers // group
+        place = np.arange(orders.size) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+        filling = place < np.repeat(counts * group, numbers)
+        places = [np.sort(orders[filling].reshape(-1, group), axis=1)]
+    return np.repeat(owners, counts), np.concatenate([np.zeros((0, group), int), *places])
 
 
 def disjoint_complete_groups(rng: np.random.Generator, seen: np.ndarray, group: int) -> np.ndarray:
     """Disjoint groups in which every pair was seen, taken greedily along a random order of the responses.
 
-    `seen`: (size, size) bool, symmetric. Where all pairs were seen this is `disjoint_groups`.
+    `seen`: (size, size) bool, symmetric. Where all pairs were seen this is the partition of `groups_of_prompts`.
     """
     remaining = [int(i) for i in rng.permutation(len(seen))]
     groups: list[list[int]] = []

@@ -1,5 +1,6 @@
 """Judged pairs to preferences: the loader of tables with one comparison a row."""
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -11,7 +12,7 @@ from ._groups import all_subsets, check_grouping, check_number, disjoint_complet
 from ._matrices import from_rounded
 from ._report import DataError, LoadReport, counted
 from ._set import PreferenceSet
-from ._tables import ids, label_array, numbers, read_table, require_columns
+from ._tables import Ids, ids, label_array, numbers, read_table, require_columns
 from ._tournaments import Tournaments, tournaments
 
 _WEIGHT = "weight"  # read where the table has it, unless another column is named
@@ -61,6 +62,67 @@ def load_pairs(
     check_grouping(group, subsets, limit)
     if not (prior >= 0 and math.isfinite(prior)):
         raise DataError(f"prior is {prior}; it must be a finite number of comparisons, 0 or more")
+    rows = _read(path, prompt, first, second, score, weight)
+    found = tournaments(
+        rows.fate == _USED,
+        rows.prompts.codes,
+        rows.first,
+        rows.second,
+        rows.scores,
+        rows.weights,
+        both_orders=both_orders,
+        prior=prior,
+    )
+    which, places = _groups(path, found, group, subsets, np.random.default_rng(seed), limit)
+    if which.size == 0:
+        raise DataError(_nothing(path, found, group, rows.fate, both_orders))
+    K = places.shape[1]
+    a, b = pairs(K)
+    upper = found.entries(which, places[:, a], places[:, b])
+    lower = found.entries(which, places[:, b], places[:, a])
+    fate = _fates(rows.fate, found, which, np.concatenate([upper, lower]), both_orders)
+    names, shortened = label_array(rows.responses)
+    prompt_names, prompts_shortened = label_array(rows.prompts.labels)
+    notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
+    notes += ("responses are long texts: replaced by running numbers",) * shortened
+    kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {seed}"
+    orders = ", both orders averaged" if both_orders else ""
+    comparisons = np.zeros((which.size, K, K))
+    comparisons[:, a, b] = comparisons[:, b, a] = found.counts[upper]
+    return PreferenceSet(
+        P=from_rounded(found.P[upper], K),
+        prompts=prompt_names[found.prompts[which]],
+        responses=names[found.members[found.first[which][:, None] + places]],
+        report=_report(fate, found, which, group, len(rows.prompts.labels), notes),
+        source=f"pairs {pathlib.Path(path).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
+        counts=comparisons,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The columns of a table of comparisons: `first` and `second` are places in `responses`, which increase."""
+
+    prompts: Ids
+    responses: list
+    first: np.ndarray
+    second: np.ndarray
+    scores: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def fate(self) -> np.ndarray:
+        """What becomes of each row before any grouping."""
+        fate = np.full(self.scores.size, _USED, np.int8)
+        fate[self.first == self.second] = _ITSELF
+        fate[self.weights == 0] = _WEIGHTLESS
+        fate[np.isnan(self.scores) | np.isnan(self.weights)] = _NO_SCORE
+        fate[(self.first < 0) | (self.second < 0)] = _NO_RESPONSE
+        fate[self.prompts.codes < 0] = _NO_PROMPT
+        return fate
+
+
+def _read(path: str | os.PathLike[str], prompt: str, first: str, second: str, score: str, weight: str | None) -> _Rows:
     frame = read_table(path)
     if weight is None and _WEIGHT in frame.columns:
         weight = _WEIGHT
@@ -75,64 +137,41 @@ def load_pairs(
     order = sorted(range(len(labels)), key=labels.__getitem__)
     rank = np.empty(len(labels) + 1, int)
     rank[order], rank[-1] = np.arange(len(labels)), -1  # code -1, a missing id, stays -1
-    i, j = rank[ahead.codes], rank[behind.codes]
+    responses = [labels[place] for place in order]
+    return _Rows(prompts, responses, rank[ahead.codes], rank[behind.codes], scores, weights)
 
-    fate = np.full(frame.height, _USED, np.int8)
-    fate[i == j] = _ITSELF
-    fate[weights == 0] = _WEIGHTLESS
-    fate[np.isnan(scores) | np.isnan(weights)] = _NO_SCORE
-    fate[(i < 0) | (j < 0)] = _NO_RESPONSE
-    fate[prompts.codes < 0] = _NO_PROMPT
 
-    found = tournaments(fate == _USED, prompts.codes, i, j, scores, weights, both_orders=both_orders, prior=prior)
-    which, places = _groups(path, found, group, subsets, np.random.default_rng(seed), limit)
-    if which.size == 0:
-        raise DataError(_nothing(path, found, group, fate, both_orders))
-    K = places.shape[1]
-    a, b = pairs(K)
-    upper = found.entries(which, places[:, a], places[:, b])
-
+def _fates(
+    before: np.ndarray, found: Tournaments, which: np.ndarray, entries: np.ndarray, both_orders: bool
+) -> np.ndarray:
+    """What becomes of each row in the end, `entries` being those of `found.P` that matrices of `which` are made of."""
+    fate = before.copy()
     needed = np.zeros(found.P.size, bool)
-    needed[upper] = True
-    needed[found.entries(which, places[:, b], places[:, a])] = True
-    made = np.zeros(len(found), bool)
-    made[which] = True
-    fate[found.rows] = np.where(made[found.owner], _NO_GROUP, _INCOMPLETE)
+    needed[entries] = True
+    fate[found.rows] = np.where(np.isin(found.owner, which), _NO_GROUP, _INCOMPLETE)
     if both_orders:
         fate[found.rows[~found.seen[found.entry]]] = _ONE_ORDER
     fate[found.rows[needed[found.entry]]] = _USED
-    what = "an incomplete tournament" if group is None else f"no complete group of {group}"
+    return fate
 
-    names, shortened = label_array([labels[place] for place in order])
-    prompt_names, prompts_shortened = label_array(prompts.labels)
-    notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
-    notes += ("responses are long texts: replaced by running numbers",) * shortened
-    P = from_rounded(found.P[upper], K)
-    comparisons = np.zeros_like(P)
-    comparisons[:, a, b] = comparisons[:, b, a] = found.counts[upper]
-    kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {seed}"
-    orders = ", both orders averaged" if both_orders else ""
-    return PreferenceSet(
-        P=P,
-        prompts=prompt_names[found.prompts[which]],
-        responses=names[found.members[found.first[which][:, None] + places]],
-        report=LoadReport(
-            rows_read=frame.height,
-            rows_used=int((fate == _USED).sum()),
-            rows_dropped=_tally(fate, group, what),
-            prompts_read=len(prompts.labels),
-            prompts_used=int(made.sum()),
-            prompts_dropped=counted(
-                {
-                    "without a usable row": len(prompts.labels) - len(found),
-                    f"with {what}": len(found) - int(made.sum()),
-                }
-            ),
-            matrices_made=len(P),
-            notes=notes,
+
+def _report(
+    fate: np.ndarray, found: Tournaments, which: np.ndarray, group: int | None, prompts: int, notes: tuple[str, ...]
+) -> LoadReport:
+    """The account of rows with a `fate` and of `prompts`, of which those in `which` gave matrices."""
+    what = "an incomplete tournament" if group is None else f"no complete group of {group}"
+    made = len(np.unique(which))
+    return LoadReport(
+        rows_read=fate.size,
+        rows_used=int((fate == _USED).sum()),
+        rows_dropped=_tally(fate, group, what),
+        prompts_read=prompts,
+        prompts_used=made,
+        prompts_dropped=counted(
+            {"without a usable row": prompts - len(found), f"with {what}": len(found) - made},
         ),
-        source=f"pairs {pathlib.Path(path).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
-        counts=comparisons,
+        matrices_made=which.size,
+        notes=notes,
     )
 
 

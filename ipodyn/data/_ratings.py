@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._numerics.types import as_float
 from .._preferences.pairs import from_upper, pairs
-from ._groups import all_subsets, check_grouping, check_number, disjoint_groups
+from ._groups import check_grouping, check_number, groups_of_prompts
 from ._matrices import from_rounded
 from ._report import DataError, LoadReport, counted
 from ._set import PreferenceSet
@@ -87,8 +88,8 @@ def _average(ratings: Array, scale: float | int | Array) -> Array:
     return from_upper(jnp.minimum(upper, 1), ratings.shape[-2])
 
 
-def _differences(ratings: Array) -> Array:
-    """(*n, pairs, attributes): rating differences of the pairs i < j."""
+def _differences(ratings: Any) -> Any:
+    """(*n, pairs, attributes): rating differences of the pairs i < j, of a NumPy or a JAX array."""
     i, j = pairs(ratings.shape[-2])
     return ratings[..., i, :] - ratings[..., j, :]
 
@@ -173,69 +174,75 @@ def ratings_to_set(
     synthetic: bool = False,
 ) -> PreferenceSet:
     """`load_ratings` from columns in memory: ratings have shape (rows, attributes), NaN where missing."""
-    rows = len(ratings)
-    fate = np.full(rows, "", dtype=object)  # why a row is dropped; "" while it is not
+    fate = _fates(path, prompts, responses, ratings)
+    usable = np.flatnonzero(fate == "")
+    order = usable[np.argsort(prompts.codes[usable], kind="stable")]  # rows of each prompt in the order of the file
+    sizes = np.bincount(prompts.codes[usable], minlength=len(prompts.labels))
+    if subsets == "all":
+        check_number(sizes, group, limit, path)
+    owners, places = groups_of_prompts(np.random.default_rng(seed), sizes, group, subsets)
+    if not owners.size:
+        most = int(sizes.max(initial=0))
+        cure = f"use groups of {most} or fewer" if most > 1 else "check the prompt column and the ratings"
+        raise DataError(f"{path}: no prompt has {group} usable responses (the most is {most}); {cure}")
+    groups = order[(np.cumsum(sizes) - sizes)[owners][:, None] + places]
+
+    fate[order[(sizes < group)[prompts.codes[order]]]] = f"of prompts with fewer than {group} usable responses"
+    used = np.zeros(len(ratings), bool)
+    used[groups] = True
+    fate[(fate == "") & ~used] = f"left over after groups of {group}"
+    labels, shortened = label_array(prompts.labels)
+    notes = ("prompts are long texts: replaced by running numbers",) * shortened
+    return PreferenceSet(
+        P=from_rounded(_recipe_on_host(seed, ratings[groups], scale), group),
+        prompts=labels[owners],
+        responses=groups if responses is None else label_array(responses.labels)[0][responses.codes[groups]],
+        report=_report(fate, used, sizes, group, len(groups), notes),
+        source=source or f"ratings {pathlib.Path(path).name}, {subsets} groups of {group}, seed {seed}",
+        synthetic=synthetic,
+    )
+
+
+def _fates(path: str | os.PathLike[str], prompts: Ids, responses: Ids | None, ratings: np.ndarray) -> np.ndarray:
+    """Why each row is dropped before any grouping; "" where it is not."""
+    fate = np.full(len(ratings), "", dtype=object)
     fate[~np.isfinite(ratings).all(axis=1)] = "without a finite rating in every attribute"
     if responses is not None:
         fate[responses.codes < 0] = "without a response id"
     fate[prompts.codes < 0] = "without a prompt"
     if responses is not None:
         _mark_repeats(path, fate, prompts, responses, ratings)
+    return fate
 
-    # Rows of each prompt in the order of the file.
-    usable = np.flatnonzero(fate == "")
-    order = usable[np.argsort(prompts.codes[usable], kind="stable")]
-    sizes = np.bincount(prompts.codes[usable], minlength=len(prompts.labels))
-    short = sizes < group
-    if subsets == "all":
-        check_number(sizes, group, limit, path)
-    rng = np.random.default_rng(seed)
-    members = []
-    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
-        if size >= group:
-            places = all_subsets(int(size), group) if subsets == "all" else disjoint_groups(rng, int(size), group)
-            members.append(order[end - size : end][places])
-    if not members:
-        most = int(sizes.max(initial=0))
-        cure = f"use groups of {most} or fewer" if most > 1 else "check the prompt column and the ratings"
-        raise DataError(f"{path}: no prompt has {group} usable responses (the most is {most}); {cure}")
-    groups = np.concatenate(members)
 
-    fate[order[short[prompts.codes[order]]]] = f"of prompts with fewer than {group} usable responses"
-    used = np.zeros(rows, bool)
-    used[groups] = True
-    fate[(fate == "") & ~used] = f"left over after groups of {group}"
-
-    labels, shortened = label_array(prompts.labels)
-    report = LoadReport(
-        rows_read=rows,
+def _report(
+    fate: np.ndarray, used: np.ndarray, sizes: np.ndarray, group: int, matrices: int, notes: tuple[str, ...]
+) -> LoadReport:
+    """The account of rows with a `fate` and of prompts with `sizes` usable rows."""
+    return LoadReport(
+        rows_read=len(used),
         rows_used=int(used.sum()),
         rows_dropped=_tally(fate[~used]),
-        prompts_read=len(prompts.labels),
-        prompts_used=int((~short).sum()),
+        prompts_read=len(sizes),
+        prompts_used=int((sizes >= group).sum()),
         prompts_dropped=counted(
             {
                 "without a usable row": int((sizes == 0).sum()),
-                f"with fewer than {group} usable responses": int((short & (sizes > 0)).sum()),
+                f"with fewer than {group} usable responses": int(((sizes > 0) & (sizes < group)).sum()),
             }
         ),
-        matrices_made=len(groups),
-        notes=("prompts are long texts: replaced by running numbers",) * shortened,
+        matrices_made=matrices,
+        notes=notes,
     )
-    # The recipe of `ratings_to_preferences` with the same draws, in float64 whatever JAX's precision.
-    i, j = pairs(group)
-    differences = (ratings[groups[:, i]] - ratings[groups[:, j]]) / scale
-    chosen = _draw_attributes(jax.random.key(seed), differences.shape[:2], differences.shape[2])
+
+
+def _recipe_on_host(seed: int, ratings: np.ndarray, scale: float | int) -> np.ndarray:
+    """What `ratings_to_preferences` draws for each pair, (groups, pairs), in float64 whatever JAX's precision."""
+    differences = _differences(ratings) / scale
+    chosen = _draw_attributes(jax.random.key(seed), differences.shape[:-1], differences.shape[-1])
     difference = np.take_along_axis(differences, np.asarray(chosen)[..., None], axis=-1)[..., 0]
     upper = 1 / (1 + np.exp(-np.abs(difference)))
-    return PreferenceSet(
-        P=from_rounded(np.where(difference >= 0, upper, 1 - upper), group),
-        prompts=labels[prompts.codes[groups[:, 0]]],
-        responses=groups if responses is None else label_array(responses.labels)[0][responses.codes[groups]],
-        report=report,
-        source=source or f"ratings {pathlib.Path(path).name}, {subsets} groups of {group}, seed {seed}",
-        synthetic=synthetic,
-    )
+    return np.where(difference >= 0, upper, 1 - upper)
 
 
 def _mark_repeats(
