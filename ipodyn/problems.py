@@ -41,7 +41,7 @@ def three_cycle(strength: ScalarLike) -> Preference:
     Known answer: with uniform reference and sampling policies every loop has the uniform fixed point, and
     MRS-IPO loses its stability there exactly when \(\alpha^2 + a^2 (\beta\lambda)^2 / 3 > 1\).
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), the cyclic example.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on MRS, the three-cycle.
 
     >>> import ipodyn
     >>> ipodyn.problems.three_cycle(0.25).tolist()
@@ -139,8 +139,8 @@ def overshadowed_winner(K: int, strength: ScalarLike) -> Preference:
     Known answer: 0 is the Condorcet winner, yet under uniform sampling the IPO score of 1 exceeds its score
     exactly when \(\epsilon < (K - 2) / (4 (K - 1))\). Other sampling distributions mend it.
 
-    Source: the witness that no fixed sampling distribution is Condorcet-consistent, after Chen, He, Jordan
-    and Yao (arXiv 2602.12180).
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata: no fixed
+    sampling distribution puts every Condorcet winner on top.
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)

@@ -74,8 +74,8 @@ def smallest_sample(
 
     The threshold is fitted to the trajectories it is judged on: the error is low by about 1 / num_trajectories.
 
-    Returns a `SmallestSample`. Source: the question is that of Chen et al., arXiv 2602.12180, finite samples; the
-    criterion is ours.
+    Returns a `SmallestSample`. Source: the question is that of Chen et al., arXiv 2602.12180, section on finite
+    samples; the criterion is derived here.
 
     >>> import ipodyn
     >>> P = ipodyn.problems.three_cycle(0.4)  # unstable from beta = 3.75 on

@@ -56,7 +56,7 @@ def regime_probabilities(
       shape (K,), where rollouts start; None starts beside `pi_0`, as `sweep` does. Other arguments as in `MRS` and
       `rollout`.
 
-    Returns a `RegimeProbabilities`. Source: Chen et al., arXiv 2602.12180, finite samples; regimes as in `classify`.
+    Returns a `RegimeProbabilities`. Source: derived here; regimes as in `classify`.
 
     >>> import ipodyn, jax, numpy as np
     >>> wins = 10 * np.array([[0, 8, 2], [2, 0, 8], [8, 2, 0]])  # rock-paper-scissors, each pair compared 100 times

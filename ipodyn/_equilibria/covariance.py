@@ -99,8 +99,9 @@ def stationary_covariance(loop: MRS, policy: Float[ArrayLike, " K"], *, num_pair
 
     - `policy`: shape (K,), from `fixed_point`. - `num_pairs` > 0.
 
-    Returns a `StationaryCovariance`. Source: theory of Chen et al., arXiv 2602.12180, linearised at the fixed point;
-    the noise is the sandwich of M-estimation (Huber 1967).
+    Returns a `StationaryCovariance`. Source: derived here: the round linearised at the fixed point, whose stationary
+    covariance solves a discrete Lyapunov equation; the noise is the sandwich of M-estimation (Huber, 5th Berkeley
+    Symposium 1, 1967).
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=1.0, lam=1.0)

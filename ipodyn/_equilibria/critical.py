@@ -300,8 +300,8 @@ def critical_beta(loop: MRS, *, largest: float = 1e4, throw: bool = True) -> Cri
 
     Returns a `Critical`; that there is no crossing is a result, not an error: `RESULTS.stable_throughout` up to
     `largest` (value inf), `RESULTS.unstable_throughout` from 0 on (value 0; alpha = 1). Differentiable by the implicit
-    function theorem in all fields but `beta`, with derivative 0 where nothing crosses. Source: theory of Chen et al.,
-    arXiv 2602.12180, MRS.
+    function theorem in all fields but `beta`, with derivative 0 where nothing crosses. Source: derived here,
+    from the spectrum that `stability` states.
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=1.0, lam=1.0)

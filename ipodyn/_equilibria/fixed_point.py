@@ -165,8 +165,9 @@ def fixed_point(
       residual may be 1 + beta times that, by which a round amplifies it. None is eps^0.6 of the dtype (4e-10, 7e-5).
     - `throw`: raise where the result is not successful; False returns it as data.
 
-    Source: theory of Chen et al., arXiv 2602.12180, MRS; uniqueness by strict monotonicity of the entropy's gradient
-    minus a skew map.
+    Source: Chen et al., arXiv 2602.12180, section on MRS, for the loop. Uniqueness is derived here: two fixed points
+    would satisfy \((1-\alpha)\langle\log\pi-\log\pi', \pi-\pi'\rangle = \beta\lambda(\pi-\pi')^\top A(\pi-\pi') = 0\),
+    A being skew, and the left side is positive unless they are one.
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.two_responses(0.75), alpha=0.5, beta=2.0, lam=0.8)

@@ -176,7 +176,12 @@ def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability:
     Returns a `Stability`, of an `MRS` an `MRSStability`. Differentiable in the loop and in `policy`; to move the fixed
     point along, pass `fixed_point(loop).policy`. Where the leading frequency is multiple (or, for other objectives,
     eigenvalues coincide) the radius has a kink: the derivative is one-sided there, and not finite for a defective
-    Jacobian. Source: theory of Chen et al., arXiv 2602.12180, MRS; the similarity A S ~ S^1/2 A S^1/2.
+    Jacobian.
+
+    Source: derived here: the Jacobian on logits modulo constants is \(\alpha I + \beta\lambda A S\), and A S is similar
+    to \(S^{1/2} A S^{1/2}\), which is skew. Its case of the uniform three-cycle: Chen et al., arXiv 2602.12180, section
+    on MRS. Loss of stability by rotating: the Neimark-Sacker bifurcation, Kuznetsov, *Elements of Applied Bifurcation
+    Theory*, ch. 4.
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=6.0, lam=1.0)
@@ -203,7 +208,7 @@ def contraction_bound(loop: MRS) -> ScalarBlock:
     r"""\(\alpha + \tfrac12\beta\lambda\|A\|_2\), A = P - 1/2: below 1, MRS-IPO converges from anywhere.
 
     Sufficient, not necessary: `stability` is exact, but local. Says nothing about other objectives. Source: Chen et
-    al., arXiv 2602.12180, contraction condition of MRS-IPO.
+    al., arXiv 2602.12180, section on MRS, contraction.
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.two_responses(0.75), alpha=0.5, beta=2.0, lam=0.8)

@@ -63,7 +63,8 @@ def row_gap_monotone(P: PreferenceLike, *, atol: ScalarLike | None = None) -> Ro
     Returns a `RowGaps`. It holds for all pairs only for linear preferences \(P_{ij} = 1/2 + u_i - u_j\), where all gaps
     are constant: the fall of the gap of (i, j) from k to l is minus that of (k, l) from i to j.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), concentration under skewed sampling, taken pair by pair.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, concentration; here pair by
+    pair.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = ipodyn.problems.bradley_terry(jnp.array([2.0, 1.0, 0.0]))
@@ -141,8 +142,8 @@ def concentration_condition(
     \(\sum_m \mathrm{crossing}_m\, \mathrm{gain}_m = 0\): where mass moves up across every cut, it holds only
     if no gap changes.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), concentration under skewed sampling; the identity is
-    \(\delta^\top A\,\delta = 0\) summed by parts.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, concentration. The identity is
+    derived here: \(\delta^\top A\,\delta = 0\) for \(\delta = \mu' - \mu\), summed by parts.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = jnp.array([[0.5, 0.6, 0.9], [0.4, 0.5, 0.6], [0.1, 0.4, 0.5]])

@@ -23,7 +23,8 @@ class DPO(AbstractObjective):
 
     A labelled pair costs \(-\log\sigma((h_w - h_l)/\beta)\). The scores depend on neither beta nor pi_ref. They are
     finite exactly if the comparison graph {(i, j): P[i, j] > 0} is strongly connected, always so for P inside (0, 1);
-    otherwise the result is `RESULTS.diverging_scores`. Source: Rafailov et al., arXiv 2305.18290.
+    otherwise the result is `RESULTS.diverging_scores`. Source: Rafailov et al., arXiv 2305.18290, section on
+    the DPO objective; r(mu) as a Bradley-Terry fit that depends on neither beta nor pi_ref is derived here.
 
     - `max_steps`: damped Newton steps before giving up; a handful suffice unless P is within 1e-6 of 0 and 1.
 

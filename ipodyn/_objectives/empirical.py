@@ -199,7 +199,7 @@ def empirical_score(objective: AbstractObjective, wins: Counts, *, ridge: Scalar
 
     Of all solutions the one of least norm: a response that was never compared has score 0, so it keeps its
     log-probability under the reference; in each group of responses joined by comparisons the scores sum to 0. Source:
-    Azar et al., arXiv 2310.12036 (the loss); Chen et al., arXiv 2602.12180, finite samples.
+    Azar et al., arXiv 2310.12036, section on IPO (the loss); Chen et al., arXiv 2602.12180, section on finite samples.
 
     >>> import ipodyn, numpy as np
     >>> wins = np.array([[0, 3, 0], [1, 0, 0], [0, 0, 0]])  # 0 beat 1 three times in four; 2 was never compared

@@ -19,8 +19,8 @@ from .response import LinearResponse, ScoreSolution
 class IPO(AbstractObjective):
     r"""Identity preference optimisation: \(r(\mu) = P\mu\), the chance of beating a response drawn from mu.
 
-    A labelled pair costs \((h_w - h_l - \beta/2)^2\). Source: Azar et al., arXiv 2310.12036; closed form: Chen et
-    al., arXiv 2602.12180, Proposition 0.
+    A labelled pair costs \((h_w - h_l - \beta/2)^2\). Source: Azar et al., arXiv 2310.12036, section on IPO; closed
+    form: Chen et al., arXiv 2602.12180, Proposition 0.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = ipodyn.problems.three_cycle(0.3)

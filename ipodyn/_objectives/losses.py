@@ -28,6 +28,9 @@ def pair_loss(
 
     - `logits`, `pi_ref`: shape (K,). - `winners`, `losers`: shape (n,), integer indices of responses.
 
+    Source: Azar et al., arXiv 2310.12036, section on IPO; Rafailov et al., arXiv 2305.18290, section on the DPO
+    objective.
+
     >>> import ipodyn, jax.numpy as jnp
     >>> half = jnp.full(2, 0.5)
     >>> float(ipodyn.pair_loss(ipodyn.IPO(), jnp.zeros(2), jnp.array([0]), jnp.array([1]), half, beta=2.0))
@@ -47,6 +50,9 @@ def ipo_game_value(
     Its maximiser is `IPO().optimum`. With v = h - beta P mu its gradient in the logits is -S(pi) v / beta, that of the
     two losses 4 S(mu) v: on-policy, mu = pi, they agree up to the factor -4 beta.
 
+    Source: Azar et al., arXiv 2310.12036, section on IPO; Chen et al., arXiv 2602.12180, section on one-shot optima.
+    The comparison of the gradients is derived here.
+
     >>> import ipodyn, jax.numpy as jnp
     >>> half = jnp.full(2, 0.5)
     >>> float(ipodyn.ipo_game_value(jnp.zeros(2), jnp.full((2, 2), 0.5), half, half, beta=1.0))
@@ -63,6 +69,8 @@ def ipo_regression_loss(
     r"""The regression form of IPO: \(\sum_{ij}\mu_i\mu_j(h_i - h_j - \beta(P_{ij} - \tfrac12))^2\).
 
     Differs from `IPO().loss` (the sampled form) by a constant that does not depend on the logits.
+
+    Source: Azar et al., arXiv 2310.12036, section on IPO.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> half = jnp.full(2, 0.5)

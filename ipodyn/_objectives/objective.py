@@ -104,8 +104,8 @@ class AbstractObjective(eqx.Module):
         - `P`: shape (K, K), P[i, j] = Pr(i beats j). - `mu`: shape (K,), the sampling distribution.
         - `throw`: raise where no finite score exists (DPO only); False returns NaN there.
 
-        `IPO`: r = P mu. `DPO`: the Bradley-Terry fit with pair weights mu_i mu_j, centred. Source: theory of Chen,
-        He, Jordan, Yao, arXiv 2602.12180, Proposition 0, and Rafailov et al., arXiv 2305.18290.
+        `IPO`: r = P mu. `DPO`: the Bradley-Terry fit with pair weights mu_i mu_j, centred. Source: Chen et
+        al., arXiv 2602.12180, Proposition 0, and Rafailov et al., arXiv 2305.18290, section on the DPO objective.
 
         >>> import ipodyn, jax.numpy as jnp
         >>> P = ipodyn.problems.bradley_terry(jnp.array([1.0, 0.0, -1.0]))

@@ -50,7 +50,8 @@ def sampling_sensitivity(
     one mu, then for all) exactly if P is Bradley-Terry: with ||.|| the largest singular value on changes that sum to
     zero, \(\|D\| \ge 2\beta \min\pi^* \frac{\min\mu}{\max\mu} \frac{\max|E|}{1 + \sqrt K}\).
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), dependence on sampling.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima: DPO's optimum depends on mu
+    unless P is Bradley-Terry. The derivative and the bound are derived here.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P, mu = ipodyn.problems.bradley_terry(jnp.array([1.0, 0.0, -1.0])), jnp.array([0.7, 0.2, 0.1])

@@ -135,7 +135,7 @@ def strong_order(P: PreferenceLike) -> StrongOrder:
     for strictly strongly transitive P does the IPO optimum (uniform reference) keep one order under every
     sampling distribution.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), strong transitivity and the order-preserving result.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, strong transitivity.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> found = ipodyn.strong_order(ipodyn.problems.bradley_terry(jnp.array([0.0, 2.0, 1.0])))

@@ -64,7 +64,7 @@ def condorcet_top(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0
 
     Returns an `Axiom`. It does not apply where there is no Condorcet winner; a response that ties with another is none.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), ranking desiderata.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)  # 0 beats all, by little
@@ -86,7 +86,8 @@ def smith_top(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0.0) 
     Returns an `Axiom`. It does not apply where the Smith set is everyone. A response that ties with a member is a
     member (`smith_set`), so that ties can only shrink what is asked. With a Condorcet winner it is `condorcet_top`.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), ranking desiderata; Smith, Econometrica 41 (1973).
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata;
+    Smith, Econometrica 41 (1973).
 
     >>> import ipodyn, jax.numpy as jnp
     >>> bool(ipodyn.smith_top(ipodyn.problems.three_cycle(0.3), jnp.array([0.2, 0.5, 0.3])).applies)
@@ -105,7 +106,7 @@ def order_preserving(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike 
     the responses stand in one order with ties; a tie asks for nothing: tied responses may be ranked either way.
     P with ties everywhere is transitive, and then nothing is asked.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), ranking desiderata.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = ipodyn.problems.bradley_terry(jnp.array([0.0, 2.0, 1.0]))

@@ -211,8 +211,9 @@ def design_sampler(
     a certificate, `RESULTS.undecided` where the best margin is too near 0 for the dtype (about 4e-11, or 2e-5 in
     float32, of the largest score difference).
 
-    Source: after Chen, He, Jordan and Yao (arXiv 2602.12180), who show that such distributions exist; duality for the
-    certificate; Mehrotra, SIAM J. Optimization 2 (1992), for the method.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata: such
+    distributions exist. The linear programme and its certificate, by duality, are derived here; the method is that of
+    Mehrotra, SIAM J. Optimization 2 (1992).
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)  # uniform sampling puts response 1 on top

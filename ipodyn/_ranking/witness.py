@@ -75,7 +75,8 @@ def witness(
     Returns a `Witness`. Under `jit` and `vmap` too, `axiom` being static. Raises `ValueError` for K < 3 and for a
     response that is not sampled.
 
-    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), no fixed sampling distribution meets the ranking axioms.
+    Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata: no
+    fixed sampling distribution meets the axioms. The constructions and their limits are derived here.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> found = ipodyn.witness(jnp.array([0.5, 0.3, 0.2]), "condorcet")

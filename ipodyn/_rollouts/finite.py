@@ -65,6 +65,8 @@ def variance_of_average(paths: Float[ArrayLike, "trajectories rounds K"]) -> Arr
 
     - `paths`: shape (trajectories, rounds, K). For contrast with the mean of the variances of the trajectories.
 
+    Source: Chen et al., arXiv 2602.12180, section on finite samples.
+
     >>> import numpy as np
     >>> t = np.arange(40)
     >>> turning = np.stack([0.5 + 0.1 * np.cos(2 * np.pi * (t / 40 + phase / 8)) for phase in range(8)])
@@ -134,7 +136,7 @@ def finite_rollout(
     - `num_steps`, `save`, `window`: as in `rollout`; `save=jnp.asarray` keeps the policies themselves.
     - `ridge`: required for DPO, see `empirical_score`.
 
-    Returns a `FiniteOrbit`. Source: Chen et al., arXiv 2602.12180, finite-sample experiments.
+    Returns a `FiniteOrbit`. Source: Chen et al., arXiv 2602.12180, section on finite samples.
 
     >>> import ipodyn, jax
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=1.0, lam=1.0)

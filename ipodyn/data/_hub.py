@@ -38,8 +38,8 @@ def load_helpsteer(
 
     Raises `DataError`, one line, also when the hub cannot be reached.
 
-    Source: Wang et al., HelpSteer, arXiv 2311.09528 (data, CC-BY-4.0); Chen et al., arXiv 2602.12180 (its use
-    here).
+    Source: Wang et al., HelpSteer, arXiv 2311.09528 (data, CC-BY-4.0); Chen et al., arXiv 2602.12180, section on
+    experiments (its use here).
     """
     if split not in _SPLITS:
         raise DataError(f"unknown split {split!r}: choose train or validation")

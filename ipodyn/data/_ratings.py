@@ -39,7 +39,7 @@ def ratings_to_preferences(
 
     Returns shape (n, K, K), or (K, K). A NaN rating gives NaN entries; the loaders drop such rows beforehand.
 
-    Source: Chen, He, Jordan, Yao, arXiv 2602.12180, experiments on HelpSteer.
+    Source: Chen, He, Jordan, Yao, arXiv 2602.12180, section on experiments, HelpSteer.
 
     >>> import jax, numpy as np
     >>> ratings = np.array([[4.0, 0.0], [2.0, 2.0], [0.0, 4.0]])  # three responses, two attributes at odds

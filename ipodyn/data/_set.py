@@ -86,7 +86,7 @@ class PreferenceSet:
         This is strong stochastic transitivity, the paper's filter, ties allowed; `strict=True` asks for > in
         every inequality, which hardly any data of few distinct values meets.
 
-        Source: Chen, He, Jordan, Yao, arXiv 2602.12180, experiments on HelpSteer.
+        Source: Chen, He, Jordan, Yao, arXiv 2602.12180, section on experiments, HelpSteer.
         """
         return self._only("strictly strongly transitive" if strict else "strongly transitive")
 

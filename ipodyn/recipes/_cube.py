@@ -209,8 +209,8 @@ def nash_md(*, eta: ScalarLike, tau: ScalarLike) -> Recipe:
 
     - `eta` > 0: step. - `tau` > 0: KL coefficient, with eta tau below 1. The score is IPO's, P m.
 
-    Source: Munos et al., *Nash learning from human feedback*, arXiv 2312.00886, Nash-MD; the change of variables is by
-    substitution.
+    Source: Munos et al., *Nash learning from human feedback*, arXiv 2312.00886, section on Nash-MD; the change
+    of variables is derived here, by substitution.
 
     >>> import ipodyn
     >>> recipe = ipodyn.recipes.nash_md(eta=0.5, tau=0.2)
