@@ -22,7 +22,8 @@ AREAS: dict[str, dict[str, str]] = {
         "_rollouts/growth": "starts regimes",
         "_loops/starts": "starts",
         "_numerics/simplex": "simplex",
-        "recipes": "recipes",
+        "recipes/_cube": "recipes",
+        "recipes/_trl": "recipes",
     },
     "objectives": {
         "_objectives/objective": "objectives dpo_optimum",
