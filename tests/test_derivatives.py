@@ -276,7 +276,13 @@ EXCEPTIONS = {
     **dict.fromkeys(
         [
             *("recipes.Recipe.point", "recipes.Recipe.describe", "recipes.TrlSettings.arguments"),
-            *("recipes.TrlSettings.describe", "recipes.from_trl", "recipes.to_trl"),
+            *(
+                "recipes.TrlSettings.describe",
+                "recipes.from_trl",
+                "recipes.to_trl",
+                "recipes.from_config",
+                "recipes.read_config",
+            ),
         ],
         WORDS,
     ),

@@ -497,7 +497,7 @@ def test_counts_of_judged_pairs_reach_the_report(tmp_path, capsys):
         == 0
     )
     printed = capsys.readouterr().out
-    assert "online, IPO" in printed and "beta  = 4" in printed and "From the counts" in printed
+    assert "online, DPO" in printed and "beta  = 4" in printed and "From the counts" in printed
     wide, narrow = (
         float(row["radius_high"]) - float(row["radius_low"]) for row in reversed(read(out / "diagnosis.csv"))
     )

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .diagnose import DiagnoseCommand, recipe_of
+from .diagnose import DiagnoseCommand
 from .doctor import doctor
 from .errors import CommandError, Stopped, one_line
+from .loop import LoopOptions
 from .map import MapCommand
 from .reproduce import reproduce
 from .rollout import RolloutCommand
@@ -122,11 +123,16 @@ def _diagnose(
     alpha: o.OptionalAlpha = None,
     beta: o.OptionalBeta = None,
     lam: o.OptionalLam = None,
-    trl_beta: o.TrlBeta = None,
     recipe: o.RecipeName = None,
     eta: o.Eta = None,
     tau: o.Tau = None,
-    objective: o.ObjectiveOption = o.Objective.ipo,
+    objective: o.OptionalObjective = None,
+    config: o.Config = None,
+    trl_beta: o.TrlBeta = None,
+    trl_loss: o.TrlLoss = None,
+    trl_reference: o.TrlReference = None,
+    trl_data: o.TrlData = None,
+    tokens: o.Tokens = None,
     seed: o.Seed = 0,
     dtype: o.PrecisionOption = o.Precision.float64,
     out: Annotated[
@@ -140,7 +146,7 @@ def _diagnose(
 
     Writes report.html, diagnosis.csv and diagnosis.parquet to --out. Without data it diagnoses a synthetic set.
     """
-    loop = recipe_of(recipe, alpha, beta, lam, trl_beta, eta, tau, objective.value)
+    loop = LoopOptions.of(locals()).chosen()
     if file is not None:
         if any(given is not None for given in (ratings, pairs, preferences, helpsteer, problem)):
             raise CommandError(f"give one set of data, not {file} and an option")

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from .. import recipes
 from .._diagnosis.diagnosis import VERDICTS, Diagnosis, diagnose
 from .._diagnosis.page import html_report
 from .._diagnosis.words import MEANING, number, percent, reason
-from .._objectives.dpo import DPO
-from .._objectives.ipo import IPO
 from ..data import PreferenceSet
 from ..recipes import Recipe
 from .errors import CommandError, foreseen, writing
@@ -28,52 +25,6 @@ from .._diagnosis.words import advice, uncertainty
 
 _AT_RISK = 5  # prompts named on the terminal
 FILES = ("diagnosis.csv", "diagnosis.parquet", "report.html", "report.txt")
-_NAMES = (*recipes.BY_BETA, *recipes.BY_STEP)
-
-
-def recipe_of(
-    name: str | None,
-    alpha: float | None,
-    beta: float | None,
-    lam: float | None,
-    trl_beta: float | None,
-    eta: float | None,
-    tau: float | None,
-    objective: str,
-) -> Recipe:
-    """The loop that the options describe: a point of the cube, or a recipe with its own numbers."""
-    trained = DPO() if objective == "dpo" else IPO()
-    if beta is not None and trl_beta is not None:
-        raise CommandError("give --beta or --trl-beta, not both: the one is 1 / the other")
-    if trl_beta is not None and not (0 < trl_beta < float("inf")):
-        raise CommandError(f"--trl-beta is {trl_beta:g}; it is the trainer's KL coefficient, a finite number above 0")
-    strength = beta if trl_beta is None else 1 / trl_beta
-    given = {"--alpha": alpha, "--lam": lam, "--beta": strength, "--eta": eta, "--tau": tau}
-    with foreseen(ValueError):
-        if name is None:
-            _refuse(given, ("--eta", "--tau"), "--recipe mirror-descent or nash-md")
-            point = {"alpha": 0.9 if alpha is None else alpha, "lam": 0.8 if lam is None else lam}
-            return recipes.custom(**point, beta=5.0 if strength is None else strength, objective=trained)
-        _refuse(given, ("--alpha", "--lam"), "loops without --recipe")
-        if name in recipes.BY_BETA:
-            _refuse(given, ("--eta", "--tau"), "--recipe mirror-descent or nash-md")
-            return recipes.BY_BETA[name](beta=5.0 if strength is None else strength, objective=trained)
-        if name not in recipes.BY_STEP:
-            raise CommandError(f"unknown --recipe {name!r}: choose {', '.join(_NAMES)}")
-        _refuse(given, ("--beta",), "other recipes; this one takes --eta and --tau")
-        if eta is None or tau is None:
-            raise CommandError(f"--recipe {name} needs --eta (step) and --tau (KL coefficient, the trainer's beta)")
-        if name == "nash-md":
-            if objective == "dpo":
-                raise CommandError("--recipe nash-md has the score of IPO; leave --objective out")
-            return recipes.nash_md(eta=eta, tau=tau)
-        return recipes.BY_STEP[name](eta=eta, tau=tau, objective=trained)
-
-
-def _refuse(given: dict[str, float | None], names: tuple[str, ...], owner: str) -> None:
-    for name in names:
-        if given[name] is not None:
-            raise CommandError(f"{name} goes with {owner}; leave it out")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from .errors import CommandError, foreseen
 # Help is read by people who know their trainer, not this project: say which way every number points.
 _DATA = "Data (one of these; none of them: a synthetic set)"
 _DYNAMICS = "Loop"
+_TRAINER = "Trainer settings in place of --alpha, --beta, --lam; what is not said is the trainer's default"
 _RUN = "Run"
 _MANY = "Many processes (on one --out that all of them see)"
 
@@ -154,7 +155,7 @@ Limit = Annotated[
 
 _BETA_HELP = (
     "Strength of the preference signal relative to the KL anchor. Larger = stronger signal, weaker anchor: this is "
-    "1 / beta of TRL and most papers, so a trainer's beta of 0.1 is 10 here."
+    "1 / beta of TRL's DPO and most papers, so a beta of 0.1 is 10 here (TRL's ipo: tokens / beta)."
 )
 _ALPHA_HELP = "How far the reference follows the current policy: 0 it stays at the start, 1 it is the last checkpoint."
 AlphaGrid = Annotated[
@@ -187,13 +188,55 @@ OptionalLam = Annotated[
         "not given.",
     ),
 ]
+Config = Annotated[
+    pathlib.Path | None,
+    _option(
+        "--config",
+        panel=_TRAINER,
+        metavar="FILE",
+        help="The trainer's configuration, YAML or JSON: TRL (DPOConfig, OnlineDPOConfig), SPPO, INPO, COMAL or MNPO.",
+    ),
+]
 TrlBeta = Annotated[
     float | None,
     _option(
         "--trl-beta",
-        panel=_DYNAMICS,
+        panel=_TRAINER,
         metavar="B",
-        help="The trainer's beta in place of --beta: the KL coefficient, larger = closer to the reference.",
+        help="The trainer's beta: the KL coefficient, larger = closer to the reference; 0.1 if not given.",
+    ),
+]
+TrlLoss = Annotated[
+    str | None,
+    _option("--trl-loss", panel=_TRAINER, metavar="LOSS", help="Its loss_type: sigmoid (the default) or ipo."),
+]
+TrlReference = Annotated[
+    str | None,
+    _option(
+        "--trl-reference",
+        panel=_TRAINER,
+        metavar="REF",
+        help="Its ref_model in each round: fixed (the default), last (the last checkpoint), synced, or the last "
+        "checkpoint's share, 0 to 1.",
+    ),
+]
+TrlData = Annotated[
+    str | None,
+    _option(
+        "--trl-data",
+        panel=_TRAINER,
+        metavar="DATA",
+        help="Its pairs in each round: fixed (the default), on-policy, or the on-policy share, 0 to 1.",
+    ),
+]
+Tokens = Annotated[
+    float | None,
+    _option(
+        "--tokens",
+        panel=_TRAINER,
+        metavar="N",
+        help="Typical length of a completion: TRL's ipo averages over tokens, so that its beta means something only "
+        "with it. 1 for OnlineDPOTrainer, which sums.",
     ),
 ]
 RecipeName = Annotated[
@@ -235,6 +278,14 @@ Analytic = Annotated[
     ),
 ]
 ObjectiveOption = Annotated[Objective, _option("--objective", panel=_DYNAMICS, help="Training objective of a round.")]
+OptionalObjective = Annotated[
+    Objective | None,
+    _option(
+        "--objective",
+        panel=_DYNAMICS,
+        help="Training objective of a round; ipo if not given, with trainer settings the trainer's loss.",
+    ),
+]
 Start = Annotated[
     str | None,
     _option(

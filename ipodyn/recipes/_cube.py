@@ -21,6 +21,8 @@ class Recipe(eqx.Module):
 
     - `alpha` in [0, 1], `beta` > 0, `lam` in [0, 1]: as in `MRS`; numbers or traced scalars. - `objective`.
     - `name`, `remark`: what it is called and what to know about it. - `rounds`: 1 if only the first round is meant.
+    - `tokens`: completion length of a trainer that averages log-ratios over tokens, or None. - `notes`: where the
+      numbers come from, a line each.
 
     `str(recipe)` is `recipe.describe()`.
     """
@@ -32,6 +34,8 @@ class Recipe(eqx.Module):
     name: str = eqx.field(static=True)
     remark: str = eqx.field(static=True)
     rounds: int | None = eqx.field(static=True, default=None)
+    tokens: float | None = eqx.field(static=True, default=None)
+    notes: tuple[str, ...] = eqx.field(static=True, default=())
 
     def loop(self, P: ArrayLike, *, pi_ref: ArrayLike | None = None, pi_0: ArrayLike | None = None) -> MRS:
         """The loop on a preference matrix: `MRS(P, alpha=..., beta=..., lam=...)`; None is uniform."""
@@ -49,12 +53,21 @@ class Recipe(eqx.Module):
         lines.append(f"  alpha = {alpha}  {reference_words(self.alpha)} (up: the reference follows the policy)")
         lines.append(
             f"  beta  = {beta}  strength of the preference signal (up: further from the reference); "
-            f"TRL's beta is {_number(_inverse(self.beta))} (up: closer to it)"
+            f"{self._trainer_beta()} (up: closer to it)"
         )
         lines.append(f"  lam   = {lam}  {data_words(self.lam)} (up: more data from the current policy)")
         if self.rounds == 1:
             lines.append("  one round: the first policy is the answer")
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _trainer_beta(self) -> str:
+        """What TRL calls beta; its IPO averages log-ratios over the tokens of a completion."""
+        if not isinstance(self.objective, IPO):
+            return f"TRL's beta is {_number(_inverse(self.beta))}"
+        if self.tokens is not None:
+            return f"TRL's beta is {_number(self.tokens * _inverse(self.beta))} at {self.tokens:g} tokens a completion"
+        return f"TRL's beta is {_number(_inverse(self.beta))} times the tokens of a completion"
 
     def __str__(self) -> str:
         return self.describe()
@@ -134,8 +147,8 @@ def online(*, beta: ScalarLike, objective: AbstractObjective | None = None) -> R
     >>> print(ipodyn.recipes.online(beta=10.0))
     online, IPO: the logit best response to the current policy
       alpha = 0  the reference stays at the start (up: the reference follows the policy)
-      beta  = 10  strength of the preference signal (up: further from the reference); TRL's beta is 0.1 (up: closer to
-    it)
+      beta  = 10  strength of the preference signal (up: further from the reference); TRL's beta is 0.1 times
+    the tokens of a completion (up: closer to it)
       lam   = 1  all pairs are sampled from the current policy (up: more data from the current policy)
     """
     remark = "the logit best response to the current policy"
