@@ -14,6 +14,11 @@ from ._diagnosis.uncertainty import RegimeProbabilities as RegimeProbabilities
 from ._diagnosis.uncertainty import regime_probabilities as regime_probabilities
 from ._engine.cpu import configure_cpu as configure_cpu
 from ._equilibria.boundary import stability_boundary as stability_boundary
+from ._equilibria.certificate import ConvergenceCertificate as ConvergenceCertificate
+from ._equilibria.certificate import LocalCertificate as LocalCertificate
+from ._equilibria.certificate import contraction_bound as contraction_bound
+from ._equilibria.certificate import convergence_certificate as convergence_certificate
+from ._equilibria.certificate import locally_stable_certificate as locally_stable_certificate
 from ._equilibria.covariance import StationaryCovariance as StationaryCovariance
 from ._equilibria.covariance import stationary_covariance as stationary_covariance
 from ._equilibria.critical import Critical as Critical
@@ -26,7 +31,6 @@ from ._equilibria.safe_region import SafeRegion as SafeRegion
 from ._equilibria.safe_region import safe_region as safe_region
 from ._equilibria.stability import MRSStability as MRSStability
 from ._equilibria.stability import Stability as Stability
-from ._equilibria.stability import contraction_bound as contraction_bound
 from ._equilibria.stability import stability as stability
 from ._equilibria.tune import Tuned as Tuned
 from ._equilibria.tune import tune as tune

@@ -132,6 +132,15 @@ TABLE = {
     ("stability", "IPO"): stability_parts,
     ("stability", "DPO"): lambda at: stability_parts(at, DPO()),
     ("contraction_bound", ""): lambda at: ipodyn.contraction_bound(loop_of(at)),
+    ("convergence_certificate", "IPO"): lambda at: (
+        (found := ipodyn.convergence_certificate(loop_of(at, beta=5 * at.beta))).rate,
+        found.gain,
+    ),
+    ("convergence_certificate", "DPO"): lambda at: ipodyn.convergence_certificate(loop_of(at, DPO())).rate,
+    ("ConvergenceCertificate.kl_bound", ""): lambda at: ipodyn.convergence_certificate(
+        loop_of(at, beta=5 * at.beta)
+    ).kl_bound(at.pi, 3),
+    ("locally_stable_certificate", ""): lambda at: ipodyn.locally_stable_certificate(loop_of(at)).radius,
     ("critical_beta", ""): lambda at: ipodyn.critical_beta(loop_of(at), largest=50.0).value,
     ("critical_alpha", ""): lambda at: ipodyn.critical_alpha(loop_of(at, beta=2 * at.beta)).value,
     ("critical_lam", ""): lambda at: ipodyn.critical_lam(loop_of(at, beta=10 * at.beta)).value,
@@ -238,7 +247,8 @@ EXCEPTIONS = {
             *("dominates", "classify", "condorcet_winner", "weak_condorcet_winners", "smith_set", "schwartz_set"),
             *("has_cycle", "strong_order", "copeland_scores", "Stability.stable", "Transitivity.weak"),
             *("Transitivity.moderate", "Transitivity.strong", "AbstractRound.is_iterative", "AbstractRound.result"),
-            *("AbstractRound.stands",),
+            *("AbstractRound.stands", "ConvergenceCertificate.certified", "ConvergenceCertificate.rounds"),
+            *("LocalCertificate.certified",),
         ],
         DISCRETE,
     ),
@@ -354,7 +364,12 @@ def derivatives(f, x, d, second):
 
 
 # Other variants of functions that have a quick row, and long to compile.
-SLOW = [("stationary_covariance", "DPO"), ("design_sampler", "order, floor"), ("gradient_optimum", "IPO")]
+SLOW = [
+    ("convergence_certificate", "DPO"),
+    ("stationary_covariance", "DPO"),
+    ("design_sampler", "order, floor"),
+    ("gradient_optimum", "IPO"),
+]
 ROWS = [pytest.param(row, marks=pytest.mark.slow) if row in SLOW else row for row in TABLE]
 
 

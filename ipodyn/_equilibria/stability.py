@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Complex, Float
 from .._loops.loop import AbstractLoop, start_policy
 from .._loops.mrs import MRS
 from .._numerics.simplex import tangent_basis
-from .._numerics.skew import safe_sqrt, skew_norm, skew_part, squared_frequencies
+from .._numerics.skew import safe_sqrt, skew_part, squared_frequencies
 from .._numerics.types import BoolBlock, PolicyBlock, ScalarBlock
 from .newton_path import Pull
 
@@ -195,24 +195,5 @@ def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability:
 
 
 def contraction_rate(alpha: Numbers, beta: Numbers, lam: Numbers, norm: Numbers) -> Numbers:
-    """`alpha + beta * lam / 2 * norm`, of arrays of NumPy or JAX that broadcast; `norm` is that of P - 1/2."""
+    """`alpha + beta * lam / 2 * norm`, of arrays of NumPy or JAX that broadcast; `norm` is that of P - 1/2 on sum-zero vectors."""
     return alpha + beta * lam / 2 * norm
-
-
-@eqx.filter_jit
-def _contraction_bound(loop: MRS) -> ScalarBlock:
-    return contraction_rate(loop.alpha, loop.beta, loop.lam, skew_norm(skew_part(loop.P)))
-
-
-def contraction_bound(loop: MRS) -> ScalarBlock:
-    r"""\(\alpha + \tfrac12\beta\lambda\|A\|_2\), A = P - 1/2: below 1, MRS-IPO converges from anywhere.
-
-    Sufficient, not necessary: `stability` is exact, but local. Says nothing about other objectives. Source: Chen et
-    al., arXiv 2602.12180, section on MRS, contraction.
-
-    >>> import ipodyn
-    >>> loop = ipodyn.MRS(ipodyn.problems.two_responses(0.75), alpha=0.5, beta=2.0, lam=0.8)
-    >>> round(float(ipodyn.contraction_bound(loop)), 6)  # 0.5 + 2 * 0.8 / 2 * 0.25
-    0.7
-    """
-    return _contraction_bound(loop)

@@ -51,6 +51,8 @@ AREAS: dict[str, dict[str, str]] = {
         "_equilibria/critical": "critical",
         "_equilibria/equilibrium": "critical safe_region",
         "_equilibria/covariance": "covariance",
+        "_equilibria/certificate": "convergence",
+        "_equilibria/metric": "convergence",
     },
     "limits": {
         "_equilibria/boundary": "safe_region",
