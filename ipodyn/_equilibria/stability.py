@@ -195,5 +195,5 @@ def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability:
 
 
 def contraction_rate(alpha: Numbers, beta: Numbers, lam: Numbers, norm: Numbers) -> Numbers:
-    """`alpha + beta * lam / 2 * norm`, of arrays of NumPy or JAX that broadcast; `norm` is that of P - 1/2 on sum-zero vectors."""
+    """`alpha + beta * lam / 2 * norm`, of arrays that broadcast; `norm` is that of P - 1/2 on sum-zero vectors."""
     return alpha + beta * lam / 2 * norm
