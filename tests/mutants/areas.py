@@ -23,7 +23,9 @@ AREAS: dict[str, dict[str, str]] = {
         "_loops/starts": "starts",
         "_numerics/simplex": "simplex",
         "recipes/_cube": "recipes",
-        "recipes/_trl": "recipes",
+        "recipes/_trl": "recipes trainer_config",
+        "recipes/_config": "trainer_config",
+        "_cli/loop": "trainer_config",
     },
     "objectives": {
         "_objectives/objective": "objectives dpo_optimum",
