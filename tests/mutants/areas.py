@@ -51,6 +51,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_equilibria/stability": "stability",
         "_numerics/skew": "stability",
         "_equilibria/critical": "critical",
+        "_equilibria/first_crossing": "first_crossing critical",
         "_equilibria/equilibrium": "critical safe_region",
         "_equilibria/covariance": "covariance",
         "_equilibria/certificate": "convergence",
