@@ -219,7 +219,7 @@ def with_condorcet_winner(key: PRNGKeyArray, K: int, *, dtype: DTypeLike | None 
     return _with_wins(random(pair_key, K, dtype=dtype), wins)
 
 
-# The share of an evenly spaced ladder in `strongly_transitive`: it keeps row gaps above rounding in float32.
+# The weight of an evenly spaced ladder in `strongly_transitive`: it keeps row gaps above rounding in float32.
 _LADDER_SHARE = 0.01
 
 

@@ -83,15 +83,15 @@ def test_tables_agree_with_the_arrays(finished):
     for place, cell in enumerate(cells):
         a, b = divmod(place, 4)
         assert float(cell["alpha"]) == pytest.approx(found.alpha.values[a], abs=1e-6)
-        assert float(cell["share_converges"]) == pytest.approx(np.mean(regime[:, a, b] == 0), abs=1e-5)
+        assert float(cell["fraction_converges"]) == pytest.approx(np.mean(regime[:, a, b] == 0), abs=1e-5)
         assert float(cell["mean_entropy"]) == pytest.approx(entropy[:, a, b].mean(), abs=1e-5)
-        total = sum(float(cell[f"share_{name}"]) for name in ("converges", "oscillates", "collapses", "unresolved"))
+        total = sum(float(cell[f"fraction_{name}"]) for name in ("converges", "oscillates", "collapses", "unresolved"))
         assert total == pytest.approx(1, abs=1e-5)
     with open(finished / "matrices.csv", newline="") as file:
         matrices = list(csv.DictReader(file))
     P = ipodyn.data.load_preferences(finished / "matrices.npz").P
     for index, row in enumerate(matrices):
-        assert float(row["share_collapses"]) == pytest.approx(np.mean(regime[index] == 2), abs=1e-5)
+        assert float(row["fraction_collapses"]) == pytest.approx(np.mean(regime[index] == 2), abs=1e-5)
         assert bool(int(row["cyclic"])) == bool(ipodyn.has_cycle(P[index]))
         assert bool(int(row["strongly_transitive"])) == bool(ipodyn.strong_order(P[index]).holds)
 
@@ -194,11 +194,13 @@ def test_verdicts_that_differ_are_told(sketch, tmp_path, capsys):
     assert "3 cells: the rollout stands still where the slightest nudge would grow" in capsys.readouterr().out
     with open(tmp_path / "map" / "summary.csv", newline="") as file:
         cells = list(csv.DictReader(file))
-    assert [float(cell["share_unstable_but_still"]) for cell in cells] == [float(r["mean_radius"]) > 1 for r in cells]
-    assert all(float(cell["share_stable_but_moving"]) == 0 for cell in cells)
+    assert [float(cell["fraction_unstable_but_still"]) for cell in cells] == [
+        float(r["mean_radius"]) > 1 for r in cells
+    ]
+    assert all(float(cell["fraction_stable_but_moving"]) == 0 for cell in cells)
     with open(tmp_path / "map" / "matrices.csv", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert float(row["share_unstable_but_still"]) == 0.5
+    assert float(row["fraction_unstable_but_still"]) == 0.5
 
 
 @pytest.mark.slow
@@ -225,7 +227,7 @@ def test_balanced_problems_do_not_start_on_their_fixed_point(sketch, tmp_path, c
     assert "start pi_0 moved off every symmetry" in out
     with open(tmp_path / "map" / "summary.csv", newline="") as file:
         (cell,) = csv.DictReader(file)
-    assert float(cell["share_oscillates"]) == 1
+    assert float(cell["fraction_oscillates"]) == 1
 
 
 def test_rollout_prints_and_draws(tmp_path, capsys):

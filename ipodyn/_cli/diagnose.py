@@ -15,7 +15,7 @@ from .._diagnosis.words import MEANING, number, percent, reason
 from ..data import PreferenceSet
 from ..recipes import Recipe
 from .errors import CommandError, foreseen, writing
-from .output import Progress, console, say, table, write_whole
+from .output import ProgressBar, console, say, table, write_whole
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class DiagnoseCommand:
         for line in _data_lines(preferences):
             say(screen, line)
         P = preferences.P.astype(self.dtype)
-        with Progress(len(P), f"{len(P):,} prompts") as progress:
-            found = diagnose(
+        with ProgressBar(len(P), f"{len(P):,} prompts") as progress:
+            diagnosis = diagnose(
                 P,
                 **{name: float(value) for name, value in self.recipe.point().items()},
                 objective=self.recipe.objective,
@@ -57,8 +57,8 @@ class DiagnoseCommand:
                 seed=self.seed,
                 progress=progress,
             )
-        self._write(found, preferences)
-        _tell(screen, found, preferences, self.recipe)
+        self._write(diagnosis, preferences)
+        _tell(screen, diagnosis, preferences, self.recipe)
         say(screen, f"\nIn {self.out}: report.html (one page, opens offline), diagnosis.csv and diagnosis.parquet (all")
         say(screen, "prompts), report.txt (this text)")
 
@@ -69,23 +69,23 @@ class DiagnoseCommand:
         if there and not self.overwrite:
             raise CommandError(f"{self.out} has a {there[0]} already; choose another --out, or say --overwrite")
 
-    def _write(self, found: Diagnosis, preferences: PreferenceSet) -> None:
+    def _write(self, diagnosis: Diagnosis, preferences: PreferenceSet) -> None:
         import ipodyn
 
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        columns = table_columns(found, preferences)
+        columns = table_columns(diagnosis, preferences)
         write_whole(self.out / "diagnosis.csv", lambda path: write_csv(path, columns))
         write_whole(self.out / "diagnosis.parquet", lambda path: write_parquet(path, columns))
         page = html_report(
-            found,
+            diagnosis,
             prompts=preferences.prompts,
             responses=preferences.responses,
             source=preferences.source,
             data_lines=_data_lines(preferences),
             recipe_lines=self.recipe.describe().splitlines(),
-            advice=advice(found),
-            uncertainty=uncertainty(found),
+            advice=advice(diagnosis),
+            uncertainty=uncertainty(diagnosis),
             created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=ipodyn.__version__,
         )
@@ -94,7 +94,7 @@ class DiagnoseCommand:
         plain = console(text)
         for line in _data_lines(preferences):
             say(plain, line)
-        _tell(plain, found, preferences, self.recipe)
+        _tell(plain, diagnosis, preferences, self.recipe)
         write_whole(self.out / "report.txt", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
 
 
@@ -113,18 +113,18 @@ def _data_lines(preferences: PreferenceSet) -> list[str]:
     return lines + str(preferences.report).splitlines()
 
 
-def _tell(target: "rich.console.Console", found: Diagnosis, preferences: PreferenceSet, recipe: Recipe) -> None:
+def _tell(target: "rich.console.Console", diagnosis: Diagnosis, preferences: PreferenceSet, recipe: Recipe) -> None:
     for line in recipe.describe().splitlines():
         say(target, line)
-    transitive = int((~found.cyclic).sum())
-    strong = int(found.strongly_transitive.sum())
-    cyclic = len(found) - transitive
-    say(target, f"\nprompts   {len(found):,}: {transitive:,} transitive ({strong:,} strongly), {cyclic:,} cyclic")
-    say(target, f"stable    {percent(float(found.stable.mean()))}, at risk {int(found.at_risk.sum()):,}")
+    transitive = int((~diagnosis.cyclic).sum())
+    strong = int(diagnosis.strongly_transitive.sum())
+    cyclic = len(diagnosis) - transitive
+    say(target, f"\nprompts   {len(diagnosis):,}: {transitive:,} transitive ({strong:,} strongly), {cyclic:,} cyclic")
+    say(target, f"stable    {percent(float(diagnosis.stable.mean()))}, at risk {int(diagnosis.at_risk.sum()):,}")
     for name, values, unit in (
-        ("entropy", found.entropy, "nats, of the fixed point"),
-        ("drift", found.drift, "nats, KL from the reference"),
-        ("period", found.period[found.turning], "rounds a turn, of those unstable or close to it"),
+        ("entropy", diagnosis.entropy, "nats, of the fixed point"),
+        ("drift", diagnosis.drift, "nats, KL from the reference"),
+        ("period", diagnosis.period[diagnosis.turning], "rounds a turn, of those unstable or close to it"),
     ):
         known = values[np.isfinite(values)]
         if known.size:
@@ -132,22 +132,27 @@ def _tell(target: "rich.console.Console", found: Diagnosis, preferences: Prefere
             say(target, f"{name:<9} median {number(middle)}, 5 to 95 %: {number(low)} to {number(high)} {unit}")
     decorated = target.is_terminal
     rows = [
-        [verdict, f"{found.number(verdict):,}", percent(found.number(verdict) / len(found)), MEANING[verdict]]
+        [
+            verdict,
+            f"{diagnosis.number(verdict):,}",
+            percent(diagnosis.number(verdict) / len(diagnosis)),
+            MEANING[verdict],
+        ]
         for verdict in VERDICTS
-        if found.number(verdict)
+        if diagnosis.number(verdict)
     ]
     say(target)
-    target.print(table("Verdicts", ["verdict", "prompts", "share", "meaning"], rows, decorated=decorated))
-    worst = found.riskiest()[:_AT_RISK]
+    target.print(table("Verdicts", ["verdict", "prompts", "fraction", "meaning"], rows, decorated=decorated))
+    worst = diagnosis.riskiest()[:_AT_RISK]
     if worst.size:
         rows = [
             [
                 str(preferences.prompts[index]),
-                str(found.verdict[index]),
-                number(found.radius[index], 4),
-                number(found.period[index]) if found.turning[index] else "–",
-                number(found.critical_beta[index]),
-                reason(found, preferences.responses, index),
+                str(diagnosis.verdict[index]),
+                number(diagnosis.radius[index], 4),
+                number(diagnosis.period[index]) if diagnosis.turning[index] else "–",
+                number(diagnosis.critical_beta[index]),
+                reason(diagnosis, preferences.responses, index),
             ]
             for index in worst.tolist()
         ]
@@ -155,5 +160,5 @@ def _tell(target: "rich.console.Console", found: Diagnosis, preferences: Prefere
         say(target)
         target.print(table("Most at risk, and why", columns, rows, decorated=decorated))
     say(target)
-    for line in advice(found) + uncertainty(found):
+    for line in advice(diagnosis) + uncertainty(diagnosis):
         say(target, line)

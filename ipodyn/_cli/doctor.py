@@ -63,9 +63,9 @@ def _three_cycle(dtype: np.dtype) -> float:
     for a, alpha, beta, lam in [(0.3, 0.9, 4.0, 0.8), (0.5, 0.5, 2.0, 1.0), (0.1, 0.0, 8.0, 0.5)]:
         P = jnp.asarray(ipodyn.problems.three_cycle(a), dtype)
         loop = ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam)
-        found = float(ipodyn.stability(loop, ipodyn.fixed_point(loop).policy).radius)
+        radius = float(ipodyn.stability(loop, ipodyn.fixed_point(loop).policy).radius)
         known = math.sqrt(alpha**2 + a**2 * beta**2 * lam**2 / 3)
-        worst = max(worst, abs(found - known) / known)
+        worst = max(worst, abs(radius - known) / known)
     return worst / float(np.finfo(dtype).eps)
 
 

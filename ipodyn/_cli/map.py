@@ -22,8 +22,8 @@ from ..data import PreferenceSet
 from . import summary
 from .errors import CommandError, Stopped, foreseen, writing
 from .options import parse_grid, parse_policy
-from .output import Progress, console, say, table
-from .sharing import Share, Sharing
+from .output import ProgressBar, console, say, table
+from .sharing import Part, Sharing
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class MapCommand:
         if self.dtype == "float64":
             jax.config.update("jax_enable_x64", True)
         _need_extras()
-        share = self.sharing.join()
+        part = self.sharing.join()
         preferences = self.source.load()
         problem = self._problem(preferences, alpha, beta)
         with foreseen(ValueError, ImportError), writing(self.out):
-            store = Store.open(self.out, problem, parts=share.parts)
-        share.check_folder(store)
-        screen = console(quiet=not share.leads)
+            store = Store.open(self.out, problem, parts=part.count)
+        part.check_folder(store)
+        screen = console(quiet=not part.leads)
         for line in _preamble(preferences, problem):
             say(screen, line)
         without_meaning = [
@@ -69,8 +69,8 @@ class MapCommand:
         ]
         if self.analytic and without_meaning:
             say(screen, f"note      no rollouts with --analytic, so {' and '.join(without_meaning)} changed nothing")
-        self._compute(store, share, screen)
-        if share.leads and self._complete(store, share, screen):
+        self._compute(store, part, screen)
+        if part.leads and self._complete(store, part, screen):
             self._write(store, preferences, screen)
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray]:
@@ -104,20 +104,18 @@ class MapCommand:
                 },
             )
 
-    def _compute(self, store: Store, share: Share, screen: "rich.console.Console") -> None:
-        """Fill what the store lacks of this process's share, and wait for the others of its job."""
-        own = share.regions(store)
+    def _compute(self, store: Store, part: Part, screen: "rich.console.Console") -> None:
+        """Fill what the store lacks of this process's part, and wait for the others of its job."""
+        own = part.regions(store)
         missing = store.missing(own)
-        if share.words:
-            say(screen, f"share     {share.words}: {len(own)} of {len(store.regions)} regions")
+        if part.words:
+            say(screen, f"part      {part.words}: {len(own)} of {len(store.regions)} regions")
         if finished := len(own) - len(missing):
             noun = "all" if not missing else f"{finished} of {len(own)}"
-            say(
-                screen, f"{self.out} has {noun} regions of this {'share' if share.words else 'run'} already; continuing"
-            )
+            say(screen, f"{self.out} has {noun} regions of this {'part' if part.words else 'run'} already; continuing")
         with self._stoppable(store):
-            self._fill(store, missing, f" ({share.words})" if share.words else "")
-            share.wait(store)
+            self._fill(store, missing, f" ({part.words})" if part.words else "")
+            part.wait(store)
 
     @contextlib.contextmanager
     def _stoppable(self, store: Store) -> Iterator[None]:
@@ -133,7 +131,7 @@ class MapCommand:
         points = store.problem.grid.points_per_matrix
         total = sum(region.stop - region.first for region in regions) * points
         what = f"{total:,} {'fixed points' if self.analytic else 'rollouts'}{whose}"
-        with Progress(total, what) as progress, writing(self.out):
+        with ProgressBar(total, what) as progress, writing(self.out):
 
             def compute(first: int, stop: int) -> dict[str, np.ndarray]:
                 fields = store.problem.compute(first, stop, most=store.layout.per_chunk, progress=progress)
@@ -143,11 +141,11 @@ class MapCommand:
             for region in regions:
                 store.write(region, compute)
 
-    def _complete(self, store: Store, share: Share, screen: "rich.console.Console") -> bool:
+    def _complete(self, store: Store, part: Part, screen: "rich.console.Console") -> bool:
         """Whether the other processes are done too; says what is left to them."""
-        left = [] if share.parts == 1 else store.missing()
+        left = [] if part.count == 1 else store.missing()
         if left:
-            say(screen, f"{share.words} is done; {len(left)} of {len(store.regions)} regions are left to other tasks,")
+            say(screen, f"{part.words} is done; {len(left)} of {len(store.regions)} regions are left to other tasks,")
             say(screen, "the last of which writes the tables and the picture")
         return not left
 

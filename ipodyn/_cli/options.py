@@ -98,7 +98,7 @@ Preferences = Annotated[
         "--preferences",
         panel=_DATA,
         metavar="FILE",
-        help="Preference matrices as .npy or .npz, shape (M, K, K): entry (i, j) is the share of wins of i over j.",
+        help="Preference matrices as .npy or .npz, shape (M, K, K): entry (i, j) is the fraction of wins of i over j.",
     ),
 ]
 HelpSteer = Annotated[

@@ -69,7 +69,7 @@ def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> 
             partial.unlink(missing_ok=True)
 
 
-class Progress:
+class ProgressBar:
     """A bar with the remaining time on a terminal, else a line every so often, both on stderr."""
 
     def __init__(self, total: int, what: str):
@@ -79,7 +79,7 @@ class Progress:
         self.terminal = sys.stderr.isatty()
         self.bar: rich.progress.Progress | None = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         if self.terminal:
             self.bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),

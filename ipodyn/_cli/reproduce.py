@@ -12,7 +12,7 @@ from .. import _reproduce as figures
 from .. import plot
 from . import options as o
 from .errors import Stopped, foreseen, writing
-from .output import Progress, console, say
+from .output import ProgressBar, console, say
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ReproduceCommand:
                 continue
             started = time.monotonic()
             try:
-                with Progress(_TICKS, head) as bar:
+                with ProgressBar(_TICKS, head) as bar:
                     result = figure.make(
                         folder.config, folder.material, lambda done, total, bar=bar: bar(_TICKS * done // total, _TICKS)
                     )
@@ -111,8 +111,8 @@ class ReproduceCommand:
     def _conclude(self, folder: figures.Folder, screen: "rich.console.Console") -> None:
         """Claims and contact sheet, of all figures that the folder holds."""
         with writing(self.out):
-            found = {name: folder.finished(name) for name in figures.FIGURES}
-            manifests: dict[str, dict[str, Any]] = {name: one for name, one in found.items() if one is not None}
+            finished = {name: folder.finished(name) for name in figures.FIGURES}
+            manifests: dict[str, dict[str, Any]] = {name: one for name, one in finished.items() if one is not None}
             judged = figures.judge_claims({name: one["findings"] for name, one in manifests.items()})
             folder.write_claims(judged)
             page = figures.contact_sheet(manifests, judged, folder.material)
@@ -122,7 +122,7 @@ class ReproduceCommand:
             say(screen)
             for item in shown:
                 say(screen, f"{item.verdict.upper():20}  {item.claim.says}")
-                say(screen, f"{'':20}  {item.found} ({item.claim.figure})")
+                say(screen, f"{'':20}  {item.evidence} ({item.claim.figure})")
             counts = {
                 word: sum(item.verdict == word for item in shown) for word in dict.fromkeys(i.verdict for i in shown)
             }

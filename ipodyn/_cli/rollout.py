@@ -98,13 +98,13 @@ class RolloutCommand:
 
     def _lines(self, preferences: PreferenceSet, loop: MRS, start: np.ndarray, orbit, regime: str) -> list[str]:
         K = loop.P.shape[0]
-        share = float(orbit.entropy) / math.log(K)
+        fraction = float(orbit.entropy) / math.log(K)
         lines = [f"matrix     {self.index} of {preferences.source}, {K} responses"]
         lines.append(f"start      {_policy(start)}")
         lines.append(f"final      {_policy(np.asarray(orbit.final))}")
         lines.append(f"variance   {float(orbit.variance):.6g} over rounds 1 to {self.rounds:,}")
         lines.append(f"           {float(orbit.window_variance):.6g} over the last window of rounds")
-        lines.append(f"entropy    {float(orbit.entropy):.6g} nats, {share:.1%} of log K")
+        lines.append(f"entropy    {float(orbit.entropy):.6g} nats, {fraction:.1%} of log K")
         lines.append(f"residual   {float(orbit.residual):.3g}, the change of a probability in one more round")
         if float(orbit.growth) > 0 and bool(settled(orbit.residual, orbit.rise, RegimeThresholds())):
             lines.append(f"growth     {float(orbit.growth):.3g} of a nudge per round: at rest where it would not stay")

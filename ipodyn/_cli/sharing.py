@@ -13,26 +13,26 @@ _GLANCE = 0.5  # seconds between looks at what the other processes have finished
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
-    """Which part of the regions this process computes: `part` = 0 .. parts - 1."""
+class Part:
+    """Which part of the regions this process computes: `index` = 0 .. count - 1."""
 
-    part: int = 0
-    parts: int = 1
+    index: int = 0
+    count: int = 1
     together: bool = False  # the parts are processes of one JAX job, which ends as a whole
 
     @property
     def leads(self) -> bool:
         """Whether this process speaks for the job."""
-        return not self.together or self.part == 0
+        return not self.together or self.index == 0
 
     @property
     def words(self) -> str:
-        if self.parts == 1:
+        if self.count == 1:
             return ""
-        return f"process {self.part} of {self.parts}" if self.together else f"task {self.part + 1} of {self.parts}"
+        return f"process {self.index} of {self.count}" if self.together else f"task {self.index + 1} of {self.count}"
 
     def regions(self, store: Store) -> list[Region]:
-        return store.share(self.part, self.parts)
+        return store.share(self.index, self.count)
 
     def check_folder(self, store: Store) -> None:
         """All processes must see one folder: a collective operation on what its manifest calls the run."""
@@ -52,7 +52,7 @@ class Share:
     def wait(self, store: Store) -> None:
         """Until the other processes have finished their regions; if one dies, JAX ends this one too.
 
-        By a look at the folder: collective operations have time limits of their own, and shares differ in length.
+        By a look at the folder: collective operations have time limits of their own, and parts differ in length.
         """
         while self.together and store.missing():
             time.sleep(_GLANCE)
@@ -93,16 +93,16 @@ class Sharing:
                     f"{self.num_processes - 1}"
                 )
 
-    def _task(self) -> Share:
+    def _task(self) -> Part:
         if self.task is None:
-            return Share()
+            return Part()
         part, _, parts = self.task.partition("/")
         if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
             raise CommandError(f"--task is {self.task!r}: write I/N with I from 1 to N, such as 3/8")
-        return Share(int(part) - 1, int(parts))
+        return Part(int(part) - 1, int(parts))
 
-    def join(self) -> Share:
-        """This process's share; connects it with the others of a JAX job. Before any JAX computation."""
+    def join(self) -> Part:
+        """This process's part; connects it with the others of a JAX job. Before any JAX computation."""
         if not self.distributed and self.coordinator is None:
             return self._task()
         if not jax.distributed.is_initialized():
@@ -110,4 +110,4 @@ class Sharing:
                 jax.config.update("jax_cpu_collectives_implementation", "gloo")
             with foreseen(ValueError, RuntimeError, prefix="--distributed: "):
                 jax.distributed.initialize(self.coordinator, self.num_processes, self.process_id)
-        return Share(jax.process_index(), jax.process_count(), together=True)
+        return Part(jax.process_index(), jax.process_count(), together=True)

@@ -35,9 +35,9 @@ class Kinds:
         numbered = dataclasses.replace(preferences, prompts=np.arange(len(preferences)))
 
         def mask(kept: PreferenceSet) -> np.ndarray:
-            found = np.zeros(len(preferences), bool)
-            found[kept.prompts] = True
-            return found
+            selected = np.zeros(len(preferences), bool)
+            selected[kept.prompts] = True
+            return selected
 
         return cls(mask(numbered.cyclic()), mask(numbered.strongly_transitive()))
 
@@ -52,14 +52,14 @@ def _percent(value: float) -> str:
 
 def band_rows(stats: MapStatistics) -> list[list[str]]:
     """One row for each band of alpha: regimes, what is certified, and up to which beta nearly all converge."""
-    alpha, beta, shares = stats.alpha, stats.beta, stats.shares()
+    alpha, beta, fractions = stats.alpha, stats.beta, stats.shares()
     rows = []
     for band in np.array_split(np.arange(alpha.size), min(_BANDS, alpha.size)):
         label = f"{alpha[band[0]]:.3g}" if band.size == 1 else f"{alpha[band[0]]:.3g} .. {alpha[band[-1]]:.3g}"
-        row = [label, *(_percent(float(np.mean(shares[name][band]))) for name in NAMES)]
+        row = [label, *(_percent(float(np.mean(fractions[name][band]))) for name in NAMES)]
         if "contraction_bound" in stats.variables:
             row.append(_percent(float(np.mean(stats.share_below_one("contraction_bound")[band]))))
-        converging = np.mean(shares[Regime.converges.name][band], axis=0) >= _SAFE
+        converging = np.mean(fractions[Regime.converges.name][band], axis=0) >= _SAFE
         upto = int(np.argmin(converging)) if not converging.all() else beta.size
         row.append("none" if upto == 0 else f"{beta[upto - 1]:.3g}" + (" (all)" if upto == beta.size else ""))
         rows.append(row)
@@ -71,17 +71,17 @@ def band_columns(stats: MapStatistics) -> list[str]:
     return ["alpha", *NAMES, *certified, f"{_SAFE:.0%} converge up to beta"]
 
 
-def difference_shares(stats: MapStatistics) -> dict[str, np.ndarray]:
-    """(A, B) share of the rollouts that contradict the fixed point, by how; empty without both kinds of evidence."""
+def difference_fractions(stats: MapStatistics) -> dict[str, np.ndarray]:
+    """(A, B) fraction of the rollouts that contradict the fixed point, by how; empty without both kinds of evidence."""
     if "disagreement" not in stats.flags:
         return {}
-    return {name: share for name, share in stats.shares("disagreement").items() if name in DIFFERENCES}
+    return {name: fraction for name, fraction in stats.shares("disagreement").items() if name in DIFFERENCES}
 
 
 def difference_lines(stats: MapStatistics) -> list[str]:
     """One line for each way in which some rollout contradicts its fixed point."""
-    found = stats.counts("disagreement") if "disagreement" in stats.flags else {}
-    numbers = {name: int(found[name].sum()) for name in DIFFERENCES if name in found}
+    counts = stats.counts("disagreement") if "disagreement" in stats.flags else {}
+    numbers = {name: int(counts[name].sum()) for name in DIFFERENCES if name in counts}
     return [
         f"{number:,} {'cell' if number == 1 else 'cells'}: {DIFFERENCES[name]}"
         for name, number in numbers.items()
@@ -91,10 +91,10 @@ def difference_lines(stats: MapStatistics) -> list[str]:
 
 def write_cells(path: pathlib.Path, stats: MapStatistics) -> None:
     """summary.csv: one row for each (alpha, beta)."""
-    columns = {f"share_{name}": share for name, share in stats.shares().items()}
+    columns = {f"fraction_{name}": fraction for name, fraction in stats.shares().items()}
     if "contraction_bound" in stats.variables:
-        columns["share_certified"] = stats.share_below_one("contraction_bound")
-    columns |= {f"share_{name}": share for name, share in difference_shares(stats).items()}
+        columns["fraction_certified"] = stats.share_below_one("contraction_bound")
+    columns |= {f"fraction_{name}": fraction for name, fraction in difference_fractions(stats).items()}
     for name in MOMENTS:
         if name in stats.variables:
             columns[f"mean_{name}"], columns[f"std_{name}"] = stats.moments(name)
@@ -132,7 +132,7 @@ class MatrixTable:
         self._seen = 0
         self._file = path.open("w", newline="")
         self._writer = csv.writer(self._file)
-        heads = [f"share_{name}" for name in (*NAMES, *self._differences)]
+        heads = [f"fraction_{name}" for name in (*NAMES, *self._differences)]
         heads += [f"largest_{name}" for name in self._largest]
         self._writer.writerow(["matrix", "prompt", "responses", "cyclic", "strongly_transitive", *heads])
 
@@ -149,27 +149,27 @@ class MatrixTable:
         counts = np.stack([np.count_nonzero(regime == code, axis=(1, 2)) for code in Regime], axis=-1)
         for name, mask in self.kinds.masks().items():
             self._by_kind[name] += counts[mask[matrices]].sum(axis=0)
-        shares = counts / self._cells
+        fractions = counts / self._cells
         differing = [
             np.count_nonzero(fields["disagreement"] == code, axis=(1, 2)) / self._cells
             for code in self._differences.values()
         ]
         largest = {name: _largest(fields[name]) for name in self._largest}
-        self._note_risks(matrices, shares, largest[self._spread])
-        numbers = np.column_stack([shares, *differing, *largest.values()])
+        self._note_risks(matrices, fractions, largest[self._spread])
+        numbers = np.column_stack([fractions, *differing, *largest.values()])
         for matrix, values in zip(matrices, numbers, strict=True):
             members = " ".join(str(response) for response in self.preferences.responses[matrix])
             kind = [int(self.kinds.cyclic[matrix]), int(self.kinds.st[matrix])]
             row = [matrix, self.preferences.prompts[matrix], members, *kind, *(_number(value) for value in values)]
             self._writer.writerow(row)
 
-    def _note_risks(self, matrices: np.ndarray, shares: np.ndarray, largest: np.ndarray) -> None:
-        converging = shares[:, Regime.converges]
+    def _note_risks(self, matrices: np.ndarray, fractions: np.ndarray, largest: np.ndarray) -> None:
+        converging = fractions[:, Regime.converges]
         for place in np.lexsort((-largest, converging))[:_AT_RISK]:
             matrix, spread = matrices[place], float(largest[place])
             row = [
                 f"{matrix} (prompt {self.preferences.prompts[matrix]})",
-                *(_percent(share) for share in shares[place]),
+                *(_percent(fraction) for fraction in fractions[place]),
                 f"{spread:.3g}",
             ]
             if converging[place] < 1:

@@ -93,7 +93,7 @@ def _has_avx512() -> bool:
 
 
 def _cores() -> int:
-    """The cores this process may use: its affinity, and no more than its share in a container."""
+    """The cores this process may use: its affinity, and no more than its quota in a container."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system

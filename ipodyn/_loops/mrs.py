@@ -21,8 +21,8 @@ class MRS(AbstractLoop):
 
     - `P`: shape (K, K), P[i, j] = Pr(i beats j).
     - `alpha` in [0, 1]: how far the reference follows the current policy. - `beta` > 0: strength of the preference
-      signal relative to the KL anchor (larger = stronger; TRL's `beta` is `1 / beta`). - `lam` in [0, 1]: share of
-      on-policy sampling.
+      signal relative to the KL anchor (larger = stronger; TRL's `beta` is `1 / beta`). - `lam` in [0, 1]: fraction of
+      on-policy samples.
     - `pi_ref`, `pi_0`: shape (K,), the reference policy and the fixed off-policy sampler; None is uniform.
     - `objective`: `IPO()` or `DPO()`.
 

@@ -43,7 +43,7 @@ def generic_start(policy: Float[ArrayLike, "K *batch"]) -> Float[Array, "K *batc
 
 
 def default_start(pi_0: Float[ArrayLike, "K *batch"], pi_ref: Float[ArrayLike, "K *batch"]) -> PolicyBlock:
-    """`generic_start(pi_0)`, or of `pi_ref` where the two share no response and so have no mixture."""
+    """`generic_start(pi_0)`, or of `pi_ref` where the two have no response in common and so have no mixture."""
     common = jnp.any((jnp.asarray(pi_0) > 0) & (jnp.asarray(pi_ref) > 0), axis=0, keepdims=True)
     return generic_start(jnp.where(common, pi_0, pi_ref))
 

@@ -208,7 +208,7 @@ def check_alpha(alpha: HostArray, *, name: str = "alpha") -> np.ndarray:
 
 
 def check_lam(lam: HostArray, *, name: str = "lam") -> np.ndarray:
-    """`check_unit_interval` for the share of on-policy sampling."""
+    """`check_unit_interval` for the fraction of on-policy samples."""
     return check_unit_interval(lam, name, "0 samples from the fixed policy, 1 from the current one")
 
 

@@ -120,7 +120,7 @@ class _System(NamedTuple):
         B, masks, at, q, centred, factor = self
         free = masks.columns.astype(B.dtype)
         pushed = jnp.where(masks.rows, r2 / at.s, 0.0)
-        # dt has been eliminated: centred.T @ pushed is B.T @ pushed less its share.
+        # dt has been eliminated: centred.T @ pushed is B.T @ pushed less its part.
         rhs = jnp.where(masks.columns, r1 / jnp.where(masks.columns, at.x, 1.0), 0.0) + centred.T @ pushed
 
         # Two solves, not one of both: the first alone is linear in r1 and r2, and so has a transpose.
@@ -220,7 +220,7 @@ def _solve(B: Payoff, masks: _Masks, smoothing: Scalar) -> tuple[Game, _Point]:
         x, w = new.x / jnp.sum(new.x), new.w / jnp.sum(new.w)
         lower, upper = _guarantees(B, masks, x, w)
         higher, deeper = smooth | (lower > best.lower), smooth | (upper < best.upper)
-        found = Game(
+        game = Game(
             jnp.where(higher, x, best.column),
             jnp.where(deeper, w, best.row),
             jnp.where(higher, lower, best.lower),
@@ -230,7 +230,7 @@ def _solve(B: Payoff, masks: _Masks, smoothing: Scalar) -> tuple[Game, _Point]:
         product = jnp.where(masks.columns, jnp.abs(new.x * new.z - smoothing), 0.0)
         settled = smooth & (jnp.max(product) <= 64 * eps * jnp.maximum(smoothing, eps))
         progress = fine & ~settled & (smooth | (_average(new, masks) < 0.99 * _average(at, masks)))
-        return _Walk(new, found, jnp.where(progress, 0, walk.stalled + 1))
+        return _Walk(new, game, jnp.where(progress, 0, walk.stalled + 1))
 
     zero = jnp.zeros((), jnp.int32)
     walk = jax.lax.while_loop(unfinished, body, _Walk(start, Game(x, w, lower, upper, zero), zero))

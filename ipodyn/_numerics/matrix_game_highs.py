@@ -13,7 +13,7 @@ def highs_game(payoff: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     active, K = payoff[rows], payoff.shape[1]
     # HiGHS knows absolute tolerances: give it a problem of size one.
     active = active / (np.abs(active).max() or 1.0)
-    found = linprog(
+    solution = linprog(
         np.r_[np.zeros(K), -1.0],
         A_ub=np.c_[-active, np.ones(len(active))],
         b_ub=np.zeros(len(active)),
@@ -23,8 +23,8 @@ def highs_game(payoff: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
         method="highs",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    if found.status != 0:
-        raise RuntimeError(f"HiGHS did not solve the linear programme: {found.message}")
-    column, row = np.maximum(found.x[:K], 0.0), np.zeros(len(payoff))
-    row[rows] = np.maximum(-found.ineqlin.marginals, 0.0)
+    if solution.status != 0:
+        raise RuntimeError(f"HiGHS did not solve the linear programme: {solution.message}")
+    column, row = np.maximum(solution.x[:K], 0.0), np.zeros(len(payoff))
+    row[rows] = np.maximum(-solution.ineqlin.marginals, 0.0)
     return column / column.sum(), row / row.sum()

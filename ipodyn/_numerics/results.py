@@ -30,7 +30,7 @@ class RESULTS(eqx.Enumeration):
     )
     infeasible = (
         "No value inside the bounds meets the conditions. Widen the bounds, allow a larger radius or a lower entropy, "
-        "or ask it of a smaller share of the matrices."
+        "or ask it of a smaller fraction of the matrices."
     )
     stable_throughout = (
         "The loop is stable over the whole range that was searched: there is no critical value up to its end. Raise "

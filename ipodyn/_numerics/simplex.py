@@ -93,9 +93,9 @@ def centred(x: PolicyBlock) -> PolicyBlock:
     return x - jnp.mean(x, axis=0, keepdims=True)
 
 
-def mixture(share: ScalarBlock, policy: PolicyBlock, other: PolicyBlock) -> PolicyBlock:
-    """`share * policy + (1 - share) * other`: the distribution that a loop with `lam = share` samples from."""
-    return share[None] * policy + (1 - share)[None] * other
+def mixture(weight: ScalarBlock, policy: PolicyBlock, other: PolicyBlock) -> PolicyBlock:
+    """`weight * policy + (1 - weight) * other`: the distribution that a loop with `lam = weight` samples from."""
+    return weight[None] * policy + (1 - weight)[None] * other
 
 
 COLUMNS = 8  # of a larger matrix that are multiplied and added at a time

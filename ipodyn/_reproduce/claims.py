@@ -33,11 +33,11 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict and the number behind it."""
+    """A claim with its verdict and the numbers behind it."""
 
     claim: Claim
     verdict: str
-    found: str
+    evidence: str
 
 
 def judge_claims(findings: Mapping[str, Findings]) -> list[Judged]:

@@ -15,7 +15,7 @@ from .. import DPO, IPO, AbstractObjective, stability_map
 if TYPE_CHECKING:
     import matplotlib.figure
 
-Progress = Callable[[int, int], None]  # (done, in all)
+ProgressCallback = Callable[[int, int], None]  # (done, in all)
 WORDS = {"cyclic": "cyclic", "st": "strongly transitive"}
 
 
@@ -123,8 +123,8 @@ def _turns(P: np.ndarray) -> np.ndarray:
     """(M,): in how many of `TURNING` the fixed point of MRS-IPO is unstable."""
     alphas, products = (sorted({pair[place] for pair in TURNING}) for place in (0, 1))
     betas = np.array(products) / 0.8
-    found = stability_map(P.astype(np.float32), alpha=alphas, beta=betas, lam=0.8, rollouts=False)
-    unstable = np.asarray(found["radius"]) > 1
+    dataset = stability_map(P.astype(np.float32), alpha=alphas, beta=betas, lam=0.8, rollouts=False)
+    unstable = np.asarray(dataset["radius"]) > 1
     cells = [unstable[:, alphas.index(alpha), products.index(product)] for alpha, product in TURNING]
     return np.sum(cells, axis=0)
 
@@ -168,7 +168,7 @@ class Material:
 
     @functools.cached_property
     def _representatives(self) -> dict[str, int]:
-        found = {}
+        indices = {}
         for structure in ("cyclic", "st"):
             P = self.of(structure)
             if len(P) == 0:
@@ -180,8 +180,8 @@ class Material:
                 apart = np.diff(np.sort(P.mean(axis=2), axis=1), axis=1).min(axis=1) > 1e-6
                 places = np.flatnonzero(apart) if apart.any() else np.arange(len(P))
             strength = np.linalg.norm(P[places] - 0.5, ord=2, axis=(1, 2))
-            found[structure] = int(places[np.argsort(strength, kind="stable")[(len(places) - 1) // 2]])
-        return found
+            indices[structure] = int(places[np.argsort(strength, kind="stable")[(len(places) - 1) // 2]])
+        return indices
 
     def tag(self) -> str:
         """The source as file names give it, such as "synthetic-ratings-in-helpsteers-shape-seed-0"."""

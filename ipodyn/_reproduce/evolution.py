@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import MRS, rollout
 from ..plot._figure import CATEGORICAL, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
-from .config import WORDS, Config, Made, Material, Panel, Progress, beta_factor, is_finite, loop_words
+from .config import WORDS, Config, Made, Material, Panel, ProgressCallback, beta_factor, is_finite, loop_words
 from .loops import finite_orbits, loops_of
 from .pictures import heading
 
@@ -32,7 +32,7 @@ def trajectories(P: np.ndarray, settings: np.ndarray, rounds: int, variant: str,
 
 
 def evolution(
-    config: Config, material: Material, progress: Progress | None = None, *, structure: str, variant: str
+    config: Config, material: Material, progress: ProgressCallback | None = None, *, structure: str, variant: str
 ) -> Made:
     """One matrix, three settings. Finite samples: the first realisation, and mean and spread of all of them."""
     rounds, panels = config.evolution_rounds[structure], config.evolution[structure]

@@ -132,12 +132,12 @@ class Folder:
 
     def write_claims(self, judged: Sequence[Judged]) -> None:
         """claims.csv and claims.md."""
-        rows = [(j.claim.says, j.claim.source, j.claim.figure, j.found, j.verdict) for j in judged]
-        names = ("claim", "where", "figure", "found", "verdict")
+        rows = [(j.claim.says, j.claim.source, j.claim.figure, j.evidence, j.verdict) for j in judged]
+        names = ("claim", "where", "figure", "evidence", "verdict")
         columns = dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
         table = {**columns, "source": self.material.heading()}
         self.write(self.path / "claims.csv", lambda path: write_table(path, table))
-        lines = [f"# Claims and what was found\n\nData: {self.material.heading()}\n"]
+        lines = [f"# Claims and their evidence\n\nData: {self.material.heading()}\n"]
         lines += [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         text = "\n".join(lines) + "\n"

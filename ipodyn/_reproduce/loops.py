@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import DPO, MRS, FiniteOrbit, finite_sweep
-from .config import Config, Progress, objective_of
+from .config import Config, ProgressCallback, objective_of
 
 
 def batch_of_loops(P: np.ndarray, alpha: np.ndarray, beta: np.ndarray, lam: np.ndarray, variant: str) -> MRS:
@@ -31,7 +31,7 @@ def finite_orbits(
     rounds: int,
     trajectories: int = 1,
     save: Callable[[jax.Array], jax.Array] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> FiniteOrbit:
     """Trajectories of every loop on the labelled pairs, ridge (of DPO) and seed of the run: (N, trajectories, ...)."""
     return finite_sweep(

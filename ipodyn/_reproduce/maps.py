@@ -11,7 +11,7 @@ from .config import (
     Config,
     Made,
     Material,
-    Progress,
+    ProgressCallback,
     beta_factor,
     is_finite,
     loop_words,
@@ -29,7 +29,7 @@ _COLOURS = {"variance": "viridis", "entropy": "cividis"}
 
 
 def heat_map(
-    config: Config, material: Material, progress: Progress | None = None, *, structure: str, variant: str
+    config: Config, material: Material, progress: ProgressCallback | None = None, *, structure: str, variant: str
 ) -> Made:
     """Time-averaged variance of cyclic matrices, final entropy of strongly transitive ones."""
     P = matrices_for(config, material, structure, variant)
@@ -84,7 +84,7 @@ def _exact_cells(
     alphas: np.ndarray,
     products: np.ndarray,
     variant: str,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Every matrix in every cell, (matrices, alphas, products), and how often each regime was seen."""
     dataset = stability_map(
@@ -114,7 +114,7 @@ def _finite_cells(
     products: np.ndarray,
     variant: str,
     rounds: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, np.ndarray]:
     """One trajectory of every matrix in every cell: (matrices, alphas, products)."""
     shape = (alphas.size, products.size, len(P))

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import AbstractObjective, concentration, concentration_condition, row_gap_monotone, strong_order
 from ..plot._figure import CATEGORICAL, light_axes, new_figure, style_axes
-from .config import WORDS, Config, Made, Material, Progress, beta_factor, matrices_for, objective_of
+from .config import WORDS, Config, Made, Material, ProgressCallback, beta_factor, matrices_for, objective_of
 from .pictures import heading
 
 
@@ -27,13 +27,15 @@ def _along(P: jax.Array, skew: jax.Array, beta: jax.Array, objective: AbstractOb
     return jax.vmap(one)(P)
 
 
-def concentrations(config: Config, material: Material, progress: Progress | None = None, *, variant: str) -> Made:
+def concentrations(
+    config: Config, material: Material, progress: ProgressCallback | None = None, *, variant: str
+) -> Made:
     """Entropy and top mass of the optimum against the weight of skewed data, on strongly transitive matrices."""
     P = matrices_for(config, material, "st", variant)
     skew = np.asarray(config.skew, P.dtype)
     beta = np.asarray(config.one_shot_beta * beta_factor(variant, config), P.dtype)
-    found = _along(jnp.asarray(P), jnp.asarray(skew), jnp.asarray(beta), objective_of(variant), config.path_points)
-    weight, entropy, top, holds, pairs, shrunk = (np.asarray(x) for x in found)
+    statistics = _along(jnp.asarray(P), jnp.asarray(skew), jnp.asarray(beta), objective_of(variant), config.path_points)
+    weight, entropy, top, holds, pairs, shrunk = (np.asarray(x) for x in statistics)
     weight = weight[0].astype(np.float64)
     known = np.isfinite(entropy).all(axis=1)
     change = (entropy[:, -1] - entropy[:, 0])[known]

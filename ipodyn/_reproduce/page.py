@@ -55,12 +55,12 @@ def contact_sheet(manifests: Mapping[str, Mapping[str, Any]], judged: Sequence[J
         parts.append("</div>")
     parts.append("<h2>Claims</h2>\n<div class=table><table><thead><tr>")
     parts.append(
-        "".join(f"<th>{word}</th>" for word in ("claim", "found", "verdict", "figure")) + "</tr></thead><tbody>"
+        "".join(f"<th>{word}</th>" for word in ("claim", "evidence", "verdict", "figure")) + "</tr></thead><tbody>"
     )
     for item in judged:
         name = item.claim.figure
         link = f'<a href="#{name}">{name}</a>' if name in manifests else name
-        cells = (say(item.claim.says), say(item.found), f"<strong>{say(item.verdict)}</strong>", link)
+        cells = (say(item.claim.says), say(item.evidence), f"<strong>{say(item.verdict)}</strong>", link)
         parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     parts.append("</tbody></table></div></body></html>")
     return "\n".join(parts) + "\n"

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import variance_of_average
 from ..plot._figure import CATEGORICAL, INK, LABEL_SIZE, TICK_SIZE, light_axes, new_figure, style_axes
-from .config import Config, Made, Material, Progress, beta_factor, loop_words
+from .config import Config, Made, Material, ProgressCallback, beta_factor, loop_words
 from .evolution import trajectories
 from .loops import finite_orbits, loops_of
 from .pictures import heading
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN_ROUNDS, SHOWN = 150, 3
 
 
-def phases(config: Config, material: Material, progress: Progress | None = None, *, variant: str) -> Made:
+def phases(config: Config, material: Material, progress: ProgressCallback | None = None, *, variant: str) -> Made:
     """One oscillating loop on finite samples: realisations, their average, and the variance of either."""
     setting, rounds = config.phase_setting, config.phase_rounds
     index = material.representative("cyclic")

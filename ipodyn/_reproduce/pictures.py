@@ -1,4 +1,4 @@
-"""What the figures share: the heading that names the source, and the heat map."""
+"""What all figures need: the heading that names the source, and the heat map."""
 
 import textwrap
 from typing import TYPE_CHECKING

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import audit, plot, strong_order
-from .config import Config, Made, Material, Progress
+from .config import Config, Made, Material, ProgressCallback
 
 
-def rankings(config: Config, material: Material, progress: Progress | None = None) -> Made:
+def rankings(config: Config, material: Material, progress: ProgressCallback | None = None) -> Made:
     """The audit of all matrices; and of the strictly strongly transitive ones, whose order IPO keeps for every mu."""
     P = material.all.astype(config.dtype)
     data = audit(P, attributes={"source": material.source, "synthetic": material.synthetic})

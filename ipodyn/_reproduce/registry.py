@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from .config import Config, Made, Material, Progress
+from .config import Config, Made, Material, ProgressCallback
 from .evolution import evolution
 from .maps import heat_map
 from .one_shot import concentrations
@@ -23,7 +23,7 @@ class Figure:
     needs: str
     paper: str
     title: str
-    make: Callable[[Config, Material, Progress | None], Made]
+    make: Callable[[Config, Material, ProgressCallback | None], Made]
 
     @property
     def family(self) -> str:

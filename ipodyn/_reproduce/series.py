@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import sweep
 from ..plot._figure import CATEGORICAL, LABEL_SIZE, light_axes, new_figure, style_axes
-from .config import WORDS, Config, Made, Material, Progress, beta_factor, is_finite, loop_words, matrices_for
+from .config import WORDS, Config, Made, Material, ProgressCallback, beta_factor, is_finite, loop_words, matrices_for
 from .evolution import trajectories
 from .loops import batch_of_loops, finite_orbits
 from .maps import QUANTITY
@@ -33,7 +33,7 @@ def settings_of(config: Config, parameter: str, values: tuple[float, ...], varia
 def one_parameter(
     config: Config,
     material: Material,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     parameter: str,
     structure: str,
@@ -87,7 +87,7 @@ def one_parameter(
 
 
 def _statistics(
-    P: np.ndarray, settings: np.ndarray, rounds: int, variant: str, config: Config, progress: Progress | None
+    P: np.ndarray, settings: np.ndarray, rounds: int, variant: str, config: Config, progress: ProgressCallback | None
 ) -> dict[str, np.ndarray]:
     """Variance and entropy of every setting on every matrix, (settings, matrices)."""
     v, m = (x.ravel() for x in np.indices((len(settings), len(P))))  # the matrix fastest: a block has one setting

@@ -35,7 +35,7 @@ def growth(one_round: AbstractRound, state: Any) -> ScalarBlock:
     one_round, state = jax.lax.stop_gradient((one_round, state))
     if not isinstance(one_round, Round):
         return _log_radius(one_round.jacobian(state))
-    # With alpha = 1 nothing holds a response at a small share: what falls goes on falling, and has no part.
+    # With alpha = 1 nothing holds a response at a small probability: what falls goes on falling, and has no part.
     held = (state.policy >= NUDGE) | (one_round.alpha[None] < 1)
     if isinstance(one_round.response, LinearResponse):
         inside = _linear(one_round.alpha, one_round.response, state.policy, held)

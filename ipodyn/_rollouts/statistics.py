@@ -26,10 +26,10 @@ class Moments(eqx.Module):
 
     def merge(self, other: "Moments") -> "Moments":
         count = self.count + other.count
-        share = other.count / jnp.maximum(count, 1)
+        weight = other.count / jnp.maximum(count, 1)
         apart = other.mean - self.mean
-        mean = self.mean + share * apart
-        squares = self.squares + other.squares + self.count * share * jnp.sum(apart**2, axis=0)
+        mean = self.mean + weight * apart
+        squares = self.squares + other.squares + self.count * weight * jnp.sum(apart**2, axis=0)
         return Moments(count, mean, squares)
 
     def variance(self) -> ScalarBlock:

@@ -18,9 +18,9 @@ TITLES = {
 
 
 def audit(data: "xarray.Dataset", *, title: str = "") -> "matplotlib.figure.Figure":
-    """A table for each axiom: samplers down, objectives across, and the share of matrices for which the axiom holds.
+    """A table for each axiom: samplers down, objectives across, and the fraction of matrices for which the axiom holds.
 
-    The deeper the blue the larger the share. Under a share stands the number of matrices that it is of, where not all
+    The deeper the blue the larger the fraction. Below it stands the number of matrices that it is of, where not all
     to which the axiom applies have scores; "none" stands where no matrix does.
 
     - `data`: what `ipodyn.audit` returned. - `title`: a heading; "" names the source that the dataset holds.
@@ -29,8 +29,8 @@ def audit(data: "xarray.Dataset", *, title: str = "") -> "matplotlib.figure.Figu
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.2)
-    >>> found = ipodyn.audit(P, samplers=["uniform"], objectives=[ipodyn.IPO()])
-    >>> figure = ipodyn.plot.audit(found)  # then figure.savefig("audit.png")
+    >>> data = ipodyn.audit(P, samplers=["uniform"], objectives=[ipodyn.IPO()])
+    >>> figure = ipodyn.plot.audit(data)  # then figure.savefig("audit.png")
     >>> figure.axes[0].get_title(loc="left")
     'Condorcet winner on top (1 matrix)'
     """
@@ -43,11 +43,11 @@ def audit(data: "xarray.Dataset", *, title: str = "") -> "matplotlib.figure.Figu
     figure = new_figure(width, 1.5 + 0.5 * len(samplers))
     for axes, axiom in zip(figure.subplots(1, len(axioms), squeeze=False)[0], axioms, strict=True):
         of = data.sel(axiom=axiom).transpose("matrix", "sampler", "objective")
-        share, number = np.asarray(of["share"]), np.asarray(of["number"])
+        fraction, number = np.asarray(of["share"]), np.asarray(of["number"])
         applies = int(of["applies"].values.sum())
-        colours = np.where(np.isnan(share)[..., None], 0.94, tint("#0072B2", 0.85 * np.nan_to_num(share)))
+        colours = np.where(np.isnan(fraction)[..., None], 0.94, tint("#0072B2", 0.85 * np.nan_to_num(fraction)))
         axes.imshow(colours, aspect="auto")
-        for (row, column), value in np.ndenumerate(share):
+        for (row, column), value in np.ndenumerate(fraction):
             text = "none" if np.isnan(value) else _percent(value)
             if 0 < number[row, column] < applies:
                 text += f"\nof {number[row, column]:,}"
@@ -73,8 +73,8 @@ def audit(data: "xarray.Dataset", *, title: str = "") -> "matplotlib.figure.Figu
     return figure
 
 
-def _percent(share: float) -> str:
+def _percent(fraction: float) -> str:
     """Rounded, but never to 100 % or 0 % what is not all or none."""
-    if 0.01 < share < 0.99 or share in (0.0, 1.0):
-        return f"{100 * share:.0f} %"
-    return f"{min(max(100 * share, 0.1), 99.9):.1f} %"
+    if 0.01 < fraction < 0.99 or fraction in (0.0, 1.0):
+        return f"{100 * fraction:.0f} %"
+    return f"{min(max(100 * fraction, 0.1), 99.9):.1f} %"

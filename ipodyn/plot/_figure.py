@@ -1,4 +1,4 @@
-"""What the pictures share: the lazy import of matplotlib, colours, cell edges, outlined lines."""
+"""What all pictures need: the lazy import of matplotlib, colours, cell edges, outlined lines."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _ALPHA = "α (how far the reference follows)"
 _BETA = "β (preference strength; TRL's beta is 1/β)"
-_PRODUCT = "βλ (preference strength × on-policy share)"
+_PRODUCT = "βλ (preference strength × on-policy fraction)"
 # variable, what it is, unit, colours
 _ROLLOUT = [
     ("variance", "variance over time", "Σₖ Varₜ π[k]", "viridis"),
@@ -42,12 +42,12 @@ _ANALYTIC = [
     ("radius", "spectral radius", "radius; stable below 1", "viridis"),
     ("fixed_point_entropy", "entropy of the fixed point", "nats", "cividis"),
 ]
-_MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a share that matters before it is the largest
+_MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a fraction that matters before it is the largest
 _DIFFERENCES = {  # disagreement: marker, what it says
     "stable_but_moving": ("o", "move beside a stable fixed point"),
     "unstable_but_still": ("x", "stand still where a nudge would grow"),
 }
-_LEAST = 0.25  # with four regimes the largest share is at least this
+_LEAST = 0.25  # with four regimes the largest fraction is at least this
 _BOUND = {"color": "#111111", "rim": "white"}
 _EXACT = {"color": "#D7191C", "rim": "white"}
 
@@ -57,7 +57,7 @@ def stability_map(dataset: "xarray.Dataset | MapStatistics", *, product: bool = 
 
     Left: mean over matrices of the time-averaged variance and of the final entropy (of a map without rollouts: of the
     spectral radius and of the entropy of the fixed point); middle: their spread (standard deviation); right: the
-    regime that most matrices are in, paler where fewer share it, and the share that converges.
+    regime that most matrices are in, paler where fewer are in it, and the fraction that converges.
     Lines: where the contraction bound \(\alpha + (\beta\lambda/2)\|A\|_2\) (IPO only) of the median matrix reaches 1
     (below it, convergence is proved), dashed on the right for the first and the last matrix to lose that proof; and,
     where the dataset has `radius`, the exact boundary: where the spectral radius of the median matrix reaches 1,
@@ -72,8 +72,8 @@ def stability_map(dataset: "xarray.Dataset | MapStatistics", *, product: bool = 
 
     >>> import ipodyn
     >>> P = ipodyn.problems.three_cycle(0.4)
-    >>> found = ipodyn.stability_map(P, alpha=[0.2, 0.9], beta=[1.0, 6.0], num_steps=100, policy0=[0.5, 0.3, 0.2])
-    >>> figure = ipodyn.plot.stability_map(found)  # then figure.savefig("map.png")
+    >>> dataset = ipodyn.stability_map(P, alpha=[0.2, 0.9], beta=[1.0, 6.0], num_steps=100, policy0=[0.5, 0.3, 0.2])
+    >>> figure = ipodyn.plot.stability_map(dataset)  # then figure.savefig("map.png")
     >>> "1 preference matrix" in figure.get_suptitle()
     True
     """
@@ -134,8 +134,8 @@ def _differences(stats: MapStatistics) -> dict[str, np.ndarray]:
     """Name -> (A, B) mask: where enough rollouts contradict the fixed point in that way; only those there are."""
     if "disagreement" not in stats.flags:
         return {}
-    found = stats.shares("disagreement")
-    masks = {name: found[name] >= _MINORITY for name in _DIFFERENCES if name in found}
+    fractions = stats.shares("disagreement")
+    masks = {name: fractions[name] >= _MINORITY for name in _DIFFERENCES if name in fractions}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
@@ -150,16 +150,16 @@ def _maps(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: str)
         for axes, values, title in zip(row, (mean, spread), titles, strict=False):
             _heat(figure, axes, edges, values, unit, colours)
             style_axes(axes, title=title)
-    shares = stats.shares()
+    fractions = stats.shares()
     regime = "Predicted regime" if _without_rollouts(stats.variables) else "Regime"
-    _dominant(panels[0, -1], edges, shares)
+    _dominant(panels[0, -1], edges, fractions)
     for name, mask in _differences(stats).items():
         a, b = np.nonzero(mask)
         panels[0, -1].plot(alpha[a], beta[b], **_mark(name))
     style_axes(panels[0, -1], title=f"{regime} of most matrices (paler: of fewer)")
-    _heat(figure, panels[1, -1], edges, shares["converges"], "share of matrices", "Blues", low=0.0, high=1.0)
+    _heat(figure, panels[1, -1], edges, fractions["converges"], "fraction of matrices", "Blues", low=0.0, high=1.0)
     style_axes(panels[1, -1], title="Share that converges")
-    drawn = _lines(stats, shares)
+    drawn = _lines(stats, fractions)
     for axes in panels.flat:
         for line in drawn:
             if line.everywhere or axes in panels[:, -1]:
@@ -173,7 +173,7 @@ def _maps(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: str)
         axes.set_xlabel(_ALPHA, fontsize=LABEL_SIZE, color=INK)
     for axes in panels[:, 0]:
         axes.set_ylabel(label, fontsize=LABEL_SIZE, color=INK)
-    _legend(figure, stats, shares, drawn)
+    _legend(figure, stats, fractions, drawn)
     return figure
 
 
@@ -215,10 +215,10 @@ def _heat(
 
 
 def _dominant(
-    axes: "matplotlib.axes.Axes", edges: tuple[np.ndarray, np.ndarray], shares: dict[str, np.ndarray]
+    axes: "matplotlib.axes.Axes", edges: tuple[np.ndarray, np.ndarray], fractions: dict[str, np.ndarray]
 ) -> None:
-    names = list(shares)
-    stacked = np.stack([shares[name] for name in names])
+    names = list(fractions)
+    stacked = np.stack([fractions[name] for name in names])
     first, top = stacked.argmax(axis=0), stacked.max(axis=0)
     picture = np.zeros((*top.shape, 3))
     for index, name in enumerate(names):
@@ -226,9 +226,9 @@ def _dominant(
     axes.pcolormesh(*edges, picture.swapaxes(0, 1), rasterized=True)
 
 
-def _strength(share: np.ndarray | float) -> np.ndarray:
-    """How much colour a share gets: little for the least a majority can have, all for every matrix."""
-    return np.asarray(0.2 + 0.8 * np.clip((np.asarray(share) - _LEAST) / (1 - _LEAST), 0, 1))
+def _strength(fraction: np.ndarray | float) -> np.ndarray:
+    """How much colour a fraction gets: little for the least a majority can have, all for every matrix."""
+    return np.asarray(0.2 + 0.8 * np.clip((np.asarray(fraction) - _LEAST) / (1 - _LEAST), 0, 1))
 
 
 class _Line(NamedTuple):
@@ -259,40 +259,40 @@ class _Line(NamedTuple):
         lines.set_path_effects(outline(self.width + 1.6, self.look["rim"]))
 
 
-def _lines(stats: MapStatistics, shares: dict[str, np.ndarray]) -> list[_Line]:
+def _lines(stats: MapStatistics, fractions: dict[str, np.ndarray]) -> list[_Line]:
     """The curves of a map that lie in its grid."""
     many = stats.num_matrices > 1
-    found = []
+    lines = []
     whole = stats.sample_size == stats.num_matrices
     median = "median matrix" if whole else f"median of {stats.sample_size:,} of the matrices"
     if "contraction_bound" in stats.variables:
         bound = stats.median("contraction_bound")
         text = f"contraction bound = 1, {median} (convergence proved below)"
-        found.append(_Line(text, bound, _BOUND, "solid", 1.8, everywhere=True))
+        lines.append(_Line(text, bound, _BOUND, "solid", 1.8, everywhere=True))
         text = "the first and the last matrix to lose that proof"
         for extreme in stats.extremes("contraction_bound")[::-1] if many else ():
-            found.append(_Line(text, extreme, _BOUND, "dashed", 1.0))
+            lines.append(_Line(text, extreme, _BOUND, "dashed", 1.0))
     for name in _MINORITIES:
         look = {"color": REGIME_COLOURS[name], "rim": "white"}
         text = f"{100 * _MINORITY:g} % of the matrices {name[:-1]}"
-        found.append(_Line(text, shares[name], look, "dotted", 2.2, _MINORITY))
+        lines.append(_Line(text, fractions[name], look, "dotted", 2.2, _MINORITY))
     if "radius" in stats.variables:
         text = f"exact boundary: spectral radius = 1, {median}"
-        found.append(_Line(text, stats.median("radius"), _EXACT, "solid", 1.8, everywhere=True))
+        lines.append(_Line(text, stats.median("radius"), _EXACT, "solid", 1.8, everywhere=True))
         if many:
             text = "the first matrix to lose stability"
-            found.append(_Line(text, stats.extremes("radius")[1], _EXACT, "dashed", 1.0))
-    return [line for line in found if line.crosses_grid()]
+            lines.append(_Line(text, stats.extremes("radius")[1], _EXACT, "dashed", 1.0))
+    return [line for line in lines if line.crosses_grid()]
 
 
-def _legend(figure: Any, stats: MapStatistics, shares: dict[str, np.ndarray], drawn: list[_Line]) -> None:
+def _legend(figure: Any, stats: MapStatistics, fractions: dict[str, np.ndarray], drawn: list[_Line]) -> None:
     patches, lines = mpl("patches"), mpl("lines")
     tuples = mpl("legend_handler").HandlerTuple(ndivide=None, pad=0)
     handles: list[Any] = [
-        tuple(patches.Patch(color=tint(REGIME_COLOURS[name], _strength(share))) for share in (0.4, 0.7, 1.0))
-        for name in shares
+        tuple(patches.Patch(color=tint(REGIME_COLOURS[name], _strength(fraction))) for fraction in (0.4, 0.7, 1.0))
+        for name in fractions
     ]
-    labels = list(shares)
+    labels = list(fractions)
 
     for text, line in {line.text: line for line in drawn}.items():
         handles.append(lines.Line2D([], [], color=line.look["color"], linestyle=line.style, linewidth=line.width))
@@ -313,7 +313,7 @@ def _legend(figure: Any, stats: MapStatistics, shares: dict[str, np.ndarray], dr
 
 
 def _curves(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
-    """One parameter moves: mean and spread as a line with a band, regimes as stacked shares."""
+    """One parameter moves: mean and spread as a line with a band, regimes as stacked fractions."""
     along_alpha = alpha.size > 1
     x, name = (alpha, _ALPHA) if along_alpha else (beta, label)
     fixed = f"β = {stats.beta[0]:.4g}" if along_alpha else f"α = {alpha[0]:.4g}"
@@ -325,12 +325,14 @@ def _curves(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: st
         axes.plot(x, mean, color="#0072B2", marker="o", markersize=3)
         style_axes(axes, title=f"{_capital(what)}, mean ± spread, {fixed}", x=name, y=unit)
         axes.set_ylim(bottom=0)
-    shares = {regime: share.reshape(-1) for regime, share in stats.shares().items()}
+    fractions = {regime: fraction.reshape(-1) for regime, fraction in stats.shares().items()}
     axes = panels[2]
-    axes.stackplot(x, *shares.values(), colors=[REGIME_COLOURS[regime] for regime in shares], labels=list(shares))
+    axes.stackplot(
+        x, *fractions.values(), colors=[REGIME_COLOURS[regime] for regime in fractions], labels=list(fractions)
+    )
     figure.legend(loc="outside lower right", ncols=4, fontsize=TICK_SIZE, frameon=False)
     axes.set_ylim(0, 1)
-    style_axes(axes, title=f"Share of matrices in each regime, {fixed}", x=name, y="share")
+    style_axes(axes, title=f"Fraction of matrices in each regime, {fixed}", x=name, y="fraction")
     for axes in panels:
         axes.set_xlim(x[0], x[-1])
         light_axes(axes)
@@ -349,9 +351,9 @@ def _point(stats: MapStatistics) -> "matplotlib.figure.Figure":
         axes.hist(values[np.isfinite(values)], bins=30, color="#0072B2")
         style_axes(axes, title=f"{_capital(what)} at {at}", x=unit, y="matrices")
         light_axes(axes)
-    shares = {regime: float(share[0, 0]) for regime, share in stats.shares().items()}
-    panels[2].bar(list(shares), list(shares.values()), color=[REGIME_COLOURS[regime] for regime in shares])
+    fractions = {regime: float(fraction[0, 0]) for regime, fraction in stats.shares().items()}
+    panels[2].bar(list(fractions), list(fractions.values()), color=[REGIME_COLOURS[regime] for regime in fractions])
     panels[2].set_ylim(0, 1)
-    style_axes(panels[2], title="Share of matrices in each regime", y="share")
+    style_axes(panels[2], title="Fraction of matrices in each regime", y="fraction")
     light_axes(panels[2])
     return figure

@@ -65,11 +65,11 @@ def draw_simplex(
     axes.set_aspect("equal")
     axes.axis("off")
     axes.fill(*_CORNERS.T, facecolor="#FAFAFA", edgecolor=INK, linewidth=1.2, zorder=0)
-    for share in (0.25, 0.5, 0.75):
+    for level in (0.25, 0.5, 0.75):
         for corner in range(3):
             ends = np.zeros((2, 3))
-            ends[:, corner] = share
-            ends[0, (corner + 1) % 3] = ends[1, (corner + 2) % 3] = 1 - share
+            ends[:, corner] = level
+            ends[0, (corner + 1) % 3] = ends[1, (corner + 2) % 3] = 1 - level
             axes.plot(*barycentric(ends).T, color="#DDDDDD", linewidth=0.7, zorder=0.5)
     path = barycentric(policies)
     rounds = first_round + np.arange(len(path))

@@ -33,8 +33,8 @@ class TrlSettings:
     """Settings of a TRL preference trainer, and what the script around it does.
 
     - `beta`: TRL's, the KL coefficient: larger = closer to the reference. - `loss_type`: "ipo" or "sigmoid".
-    - `reference`: share of the current policy in the reference of each round, 0 or "first" checkpoint to 1 "last".
-    - `on_policy`: share of the pairs sampled from the current policy, 0 fixed data (`DPOTrainer`) to 1
+    - `reference`: fraction of the current policy in the reference of each round, 0 or "first" checkpoint to 1 "last".
+    - `on_policy`: fraction of the pairs sampled from the current policy, 0 fixed data (`DPOTrainer`) to 1
       (`OnlineDPOTrainer`). - `tokens`: completion length that IPO's `beta` is meant for, or None.
 
     `str(settings)` says which way each number points.
@@ -84,8 +84,8 @@ def from_trl(
     - `tokens` > 0: length of a completion, needed for "ipo", whose loss in `DPOTrainer` averages over tokens. One
       number stands for all; where lengths differ, each log-ratio moves in proportion to its own. 1 for
       `OnlineDPOTrainer`, which sums. "sigmoid" sums too and does not depend on it.
-    - `reference`: "first" checkpoint, "last" checkpoint, or the share in [0, 1] of the current policy (in log space).
-    - `on_policy`: share of pairs sampled from the current policy: 0 is `DPOTrainer`, 1 `OnlineDPOTrainer`.
+    - `reference`: "first" checkpoint, "last" checkpoint, or a fraction in [0, 1] of the current policy (in log space).
+    - `on_policy`: fraction of pairs sampled from the current policy: 0 is `DPOTrainer`, 1 `OnlineDPOTrainer`.
 
     TRL's defaults are one round, not a loop: the reference stays and the data are fixed (`recipe.rounds` is 1). A
     reference that is itself a moving average over rounds (TRL's `sync_ref_model` with a mixup below 1) is no point of
@@ -106,7 +106,7 @@ def from_trl(
         raise ValueError(f'`tokens` is needed for loss_type "ipo": {WHY_TOKENS}.')
     if isinstance(reference, str):
         if reference not in ("first", "last"):
-            raise ValueError(f"`reference` is {reference!r}; say 'first', 'last' or a share from 0 to 1.")
+            raise ValueError(f"`reference` is {reference!r}; say 'first', 'last' or a fraction from 0 to 1.")
         reference = 0.0 if reference == "first" else 1.0
     length = float(tokens) if averages and tokens is not None else None
     alpha, lam = float(check_alpha(reference, name="reference")), float(check_lam(on_policy, name="on_policy"))
