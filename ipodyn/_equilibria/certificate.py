@@ -275,7 +275,7 @@ def contraction_bound(loop: MRS) -> ScalarBlock:
     Pi projects on sum-zero vectors over the support of pi_ref, as constants added to logits do not matter. Sufficient,
     not necessary: `convergence_certificate` proves convergence wherever this does and further, with a rate;
     `stability` is exact, but local. Says nothing about other objectives. Source: Chen et al., arXiv 2602.12180,
-    contraction condition of MRS-IPO; the projection is added here.
+    section on MRS, contraction; the projection is derived here.
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=1.0, lam=0.8)

@@ -82,8 +82,8 @@ def from_config(
     - `reference`, `on_policy`: as in `from_trl`; what the script around a TRL trainer does between rounds. None: the
       trainer's own.
 
-    Raises `ValueError` for settings that are no point (alpha, beta, lam), with the reason. Source: TRL's documentation
-    of its configurations; SPPO arXiv 2405.00675; INPO arXiv 2407.00617; COMAL arXiv 2410.23223.
+    Raises `ValueError` for settings that are no point (alpha, beta, lam), with the reason. Source: TRL's documentation,
+    section on each trainer's configuration; SPPO arXiv 2405.00675; INPO arXiv 2407.00617; COMAL arXiv 2410.23223.
 
     >>> import ipodyn
     >>> comal = ipodyn.recipes.from_config({"eta": 0.002, "tau_eta_ratio": 0.25})
@@ -130,12 +130,12 @@ def _last(value: Any) -> Any:
 
 
 def _nash_md(settings: Mapping[str, Any]) -> str:
-    share = number(_last(settings["mixture_coef"]), "mixture_coef")
+    weight = number(_last(settings["mixture_coef"]), "mixture_coef")
     tau = number(_last(settings.get("beta", 0.1)), "beta")
     return (
-        f"`mixture_coef` is {share:g}, the reference's share in the opponent of Nash-MD, whose updates are gradient "
-        f"steps and not rounds; as a loop of rounds it is the recipe nash-md with eta * tau = {share:g}: "
-        f"eta {share / tau:g}, tau {tau:g}."
+        f"`mixture_coef` is {weight:g}, the reference's weight in the opponent of Nash-MD, whose updates are gradient "
+        f"steps and not rounds; as a loop of rounds it is the recipe nash-md with eta * tau = {weight:g}: "
+        f"eta {weight / tau:g}, tau {tau:g}."
     )
 
 
@@ -234,5 +234,5 @@ def _reference(settings: Mapping[str, Any], given: Any) -> tuple[Any, list[str]]
     mixup = number(settings.get("ref_model_mixup_alpha", 0.6), "ref_model_mixup_alpha")
     if mixup == 1.0:
         return "last", ["sync_ref_model with ref_model_mixup_alpha 1: the last checkpoint, if it syncs once a round"]
-    cure = 'say reference="last" for its limit, a full sync once a round, or a share for a fixed mixture'
+    cure = 'say reference="last" for its limit, a full sync once a round, or a fraction for a fixed mixture'
     raise ValueError(f"`sync_ref_model` with `ref_model_mixup_alpha` {mixup:g}: {_MEMORY.format(cure=cure)}.")
