@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from .. import plot
-from .._equilibria.stability import contraction_bound
+from .._equilibria.certificate import contraction_bound
 from .._loops.mrs import MRS
 from .._loops.starts import generic_start
 from .._numerics.checks import check_alpha, check_beta, check_lam
