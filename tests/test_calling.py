@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ipodyn
+from ipodyn._numerics.randomness import host_generator, key_words, random_key
 
 # Old spellings are called on purpose.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -130,6 +131,11 @@ OLD = {
         lambda: ipodyn.sequential_runs(MATRICES, key=5),
         ["`rng` .* use `key`"],
     ),
+    "synthetic_ratings": (
+        lambda: ipodyn.data.synthetic_ratings(seed=3, num_prompts=2),
+        lambda: ipodyn.data.synthetic_ratings(3, 2),
+        ["`seed` .* use `key`"],
+    ),
     "RegimeThresholds": (
         lambda: ipodyn.RegimeThresholds(collapse_share=0.1, drift_share=2.0).collapse_share,
         lambda: ipodyn.RegimeThresholds(collapse_fraction=0.1, drift_ratio=2.0).collapse_fraction,
@@ -163,3 +169,17 @@ def test_what_is_saved_is_what_the_function_gives_of_each_policy():
     assert paths.shape == (2, 4, 3)
     np.testing.assert_array_equal(swept.saved["best"], paths.argmax(axis=-1))
     np.testing.assert_allclose(swept.saved["mass"], paths[..., :2].sum(axis=-1), rtol=1e-12)
+
+
+def test_a_key_is_a_number_or_what_jax_makes_of_it():
+    """Both kinds of JAX keys and their number mean the same draws in JAX; on the host a key has a stream of its own."""
+    for key in (3, jax.random.PRNGKey(3)):
+        np.testing.assert_array_equal(jax.random.key_data(random_key(key)), jax.random.key_data(KEY))
+    draws = {words: host_generator(key).integers(2**60) for words, key in (("3", 3), ("4", 4), ("0-3", KEY))}
+    assert len(set(draws.values())) == 3 and draws["3"] == np.random.default_rng(3).integers(2**60)
+    assert draws["0-3"] == host_generator(jax.random.PRNGKey(3)).integers(2**60)
+    assert [key_words(key) for key in (3, KEY)] == ["3", "0-3"]
+    made = ipodyn.data.synthetic_helpsteer(KEY, num_prompts=2)
+    assert made.source.endswith("seed 0-3") and np.array_equal(
+        made.P, ipodyn.data.synthetic_helpsteer(KEY, num_prompts=2).P
+    )

@@ -107,16 +107,16 @@ def test_bad_tables_are_named_with_a_cure(tmp_path):
 def test_disjoint_groups_partition_each_prompt(rng, tmp_path):
     frame = table(rng, prompts=3, responses=11)
     frame.write_csv(tmp_path / "t.csv")
-    data = load_ratings(tmp_path / "t.csv", **RATED, response="response", seed=3)
+    data = load_ratings(tmp_path / "t.csv", **RATED, response="response", key=3)
     assert data.P.shape == (6, 4, 4)
     for prompt in np.unique(data.prompts):
         members = data.responses[data.prompts == prompt].ravel()
         assert len(members) == len(set(members)) == 8
     assert data.report.rows_dropped == {"left over after groups of 4": 9}
     assert data.report.responses_left_over == 9 and adds_up(data.report, 33)
-    again = load_ratings(tmp_path / "t.csv", **RATED, response="response", seed=3)
+    again = load_ratings(tmp_path / "t.csv", **RATED, response="response", key=3)
     np.testing.assert_array_equal(again.P, data.P)
-    other = load_ratings(tmp_path / "t.csv", **RATED, response="response", seed=4)
+    other = load_ratings(tmp_path / "t.csv", **RATED, response="response", key=4)
     assert not np.array_equal(other.responses, data.responses)
 
 
@@ -133,7 +133,7 @@ def test_all_subsets_come_once_each(rng, tmp_path):
 def test_matrices_are_the_recipe_on_the_rows_they_name(rng, tmp_path):
     frame = table(rng)
     frame.write_csv(tmp_path / "t.csv")
-    data = load_ratings(tmp_path / "t.csv", **RATED, seed=2, scale=2)
+    data = load_ratings(tmp_path / "t.csv", **RATED, key=2, scale=2)
     ratings = frame.select("help", "style").to_numpy()[data.responses]  # without ids a response is its row
     P = ipodyn.data.ratings_to_preferences(jax.random.key(2), ratings, scale=2)
     np.testing.assert_allclose(data.P, P, rtol=0, atol=2**-41 + 1e-15)

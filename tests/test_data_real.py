@@ -146,7 +146,7 @@ def test_ratings_in_disjoint_groups(extracts, tmp_path, name, published):
     found = []
     for seed in range(8):
         data = ipodyn.data.load_ratings(
-            path, prompt="prompt_id", response="system_id", attributes=axes, group=4, seed=seed
+            path, prompt="prompt_id", response="system_id", attributes=axes, group=4, key=seed
         )
         found.append(counts(data))
         if seed == 0:

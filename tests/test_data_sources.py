@@ -91,7 +91,7 @@ def test_helpsteer_from_the_hub(rng, tmp_path, monkeypatch):
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    data = load_helpsteer(seed=1)
+    data = load_helpsteer(key=1)
     assert asked == [("nvidia/HelpSteer", "train.jsonl.gz", "dataset")]
     assert data.P.shape == (6, 4, 4) and not data.synthetic
     assert data.prompts.tolist() == [0, 0, 1, 2, 3, 4]
@@ -99,7 +99,7 @@ def test_helpsteer_from_the_hub(rng, tmp_path, monkeypatch):
     assert data.report.rows_dropped == {"of prompts with fewer than 4 usable responses": 3}
     assert "nvidia/HelpSteer (train)" in data.source
     for source in (path, tmp_path):
-        np.testing.assert_array_equal(load_helpsteer(source, seed=1).P, data.P)
+        np.testing.assert_array_equal(load_helpsteer(source, key=1).P, data.P)
     assert asked == [("nvidia/HelpSteer", "train.jsonl.gz", "dataset")]
     load_helpsteer("someone/copy", split="validation")
     assert asked[-1] == ("someone/copy", "validation.jsonl.gz", "dataset")

@@ -99,7 +99,7 @@ class Source:
             response=self.response,
             group=4 if self.group is None else self.group,
             subsets=self.subsets,
-            seed=self.seed,
+            key=self.seed,
         )
 
     def _load_pairs(self) -> PreferenceSet:
@@ -110,7 +110,7 @@ class Source:
             group=self.group,
             subsets=self.subsets,
             both_orders=self.both_orders,
-            seed=self.seed,
+            key=self.seed,
         )
 
     def _load_preferences(self) -> PreferenceSet:
@@ -120,7 +120,7 @@ class Source:
     def _load_helpsteer(self) -> PreferenceSet:
         assert self.helpsteer is not None
         group = 4 if self.group is None else self.group
-        return data.load_helpsteer(self.helpsteer, group=group, subsets=self.subsets, seed=self.seed)
+        return data.load_helpsteer(self.helpsteer, group=group, subsets=self.subsets, key=self.seed)
 
     def _load_synthetic(self) -> PreferenceSet:
         return data.synthetic_helpsteer(self.seed)

@@ -27,6 +27,11 @@ def host_generator(key: RandomKey | np.random.Generator) -> np.random.Generator:
     return key if isinstance(key, np.random.Generator) else np.random.default_rng(host_seed(key))
 
 
+def key_words(key: RandomKey) -> str:
+    """A key as texts give it: the number that was given, or the words of a key joined by dashes."""
+    return str(key) if isinstance(key, int) else "-".join(str(word) for word in np.ravel(host_seed(key)))
+
+
 def is_key(value: Any) -> bool:
     """Whether a value is a JAX key of either kind, and so neither a policy nor a count."""
     if not isinstance(value, jax.Array):

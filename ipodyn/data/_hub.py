@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from .._numerics.deprecation import renamed_keywords
+from .._numerics.randomness import RandomKey, key_words
 from ._ratings import ratings_to_set
 from ._report import DataError
 from ._set import PreferenceSet
@@ -17,13 +19,14 @@ _SPLITS = ("train", "validation")
 _SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".csv.gz", ".csv")
 
 
+@renamed_keywords("0.3", seed="key")
 def load_helpsteer(
     source: str | os.PathLike[str] = "nvidia/HelpSteer",
     *,
     split: str = "train",
     group: int = 4,
     subsets: str = "disjoint",
-    seed: int = 0,
+    key: RandomKey = 0,
 ) -> PreferenceSet:
     """Preference matrices from HelpSteer: 35,331 responses, five attributes on 0..4, mostly four a prompt.
 
@@ -34,7 +37,7 @@ def load_helpsteer(
     - `source`: a dataset of the hub, `owner/name`, whose file `<split>.jsonl.gz` is downloaded once to the
       cache of huggingface_hub (`pip install 'ipodyn[hub,io]'`); or a local file, or a folder with such a
       file. Columns: prompt, response, helpfulness, correctness, coherence, complexity, verbosity.
-    - `split`: `"train"` or `"validation"`.   - `group`, `subsets`, `seed`: see `load_ratings`.
+    - `split`: `"train"` or `"validation"`.   - `group`, `subsets`, `key`: see `load_ratings`.
 
     Raises `DataError`, one line, also when the hub cannot be reached.
 
@@ -58,9 +61,9 @@ def load_helpsteer(
         group=group,
         subsets=subsets,
         scale=1.0,
-        seed=seed,
+        key=key,
         limit=1_000_000,
-        source=f"HelpSteer {name} ({split}), {subsets} groups of {group}, seed {seed}",
+        source=f"HelpSteer {name} ({split}), {subsets} groups of {group}, seed {key_words(key)}",
     )
 
 

@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from .._numerics.deprecation import renamed_keywords
+from .._numerics.randomness import RandomKey, host_generator, key_words
 from .._preferences.pairs import pairs
 from ._groups import all_subsets, check_grouping, check_number, disjoint_complete_groups
 from ._matrices import from_rounded
@@ -21,6 +23,7 @@ _WEIGHT = "weight"  # read where the table has it, unless another column is name
 _USED, _ITSELF, _WEIGHTLESS, _NO_SCORE, _NO_RESPONSE, _NO_PROMPT, _NO_GROUP, _INCOMPLETE, _ONE_ORDER = range(9)
 
 
+@renamed_keywords("0.3", seed="key")
 def load_pairs(
     path: str | os.PathLike[str],
     *,
@@ -33,7 +36,7 @@ def load_pairs(
     subsets: str = "disjoint",
     both_orders: bool = False,
     prior: float | int = 0.0,
-    seed: int = 0,
+    key: RandomKey = 0,
     limit: int = 1_000_000,
 ) -> PreferenceSet:
     r"""Preference matrices from a table of judged pairs, one row a comparison of two responses to a prompt.
@@ -45,12 +48,13 @@ def load_pairs(
 
     - `path`: a CSV, TSV, JSON-lines (each also .gz) or Parquet file.
     - `prompt`, `first`, `second`, `score`, `weight`: column names. The score is that of the first response,
-      in [0, 1]: 1 it wins, 0 it loses, 1/2 a tie, or any share between. Weights are positive; without
+      in [0, 1]: 1 it wins, 0 it loses, 1/2 a tie, or any number between. Weights are positive; without
       `weight`, a column called "weight" is used if there is one, else all count 1. Repeated rows are repeated
       votes.
     - `group`: K. `None` takes whole prompts whose tournament is complete, which must then all have one size.
-      With K, groups of K responses whose pairs were all seen: `subsets="disjoint"`, greedily along a seeded
-      random order, or `"all"`, every one (overlapping; at most `limit` subsets are tried).
+      With K, groups of K responses whose pairs were all seen: `subsets="disjoint"`, greedily along a
+      random order (of `key`, a JAX random key or a number to make one from), or `"all"`, every one (overlapping; at
+      most `limit` subsets are tried).
     - `both_orders`: count a pair as seen only if each response came first at least once, and average the
       means of the two orders with equal weight. Judges favour a position; this cancels it.
     - `prior`: >= 0, in comparisons: pseudo-comparisons that end in a tie, added to each seen pair.
@@ -73,7 +77,7 @@ def load_pairs(
         both_orders=both_orders,
         prior=prior,
     )
-    which, places = _groups(path, found, group, subsets, np.random.default_rng(seed), limit)
+    which, places = _groups(path, found, group, subsets, host_generator(key), limit)
     if which.size == 0:
         raise DataError(_nothing(path, found, group, rows.fate, both_orders))
     K = places.shape[1]
@@ -85,7 +89,7 @@ def load_pairs(
     prompt_names, prompts_shortened = label_array(rows.prompts.labels)
     notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
     notes += ("responses are long texts: replaced by running numbers",) * shortened
-    kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {seed}"
+    kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {key_words(key)}"
     orders = ", both orders averaged" if both_orders else ""
     comparisons = np.zeros((which.size, K, K))
     comparisons[:, a, b] = comparisons[:, b, a] = found.counts[upper]
@@ -235,7 +239,7 @@ def _groups(
     elif larger.any():
         for prompt, size in enumerate(found.sizes.tolist()):
             if size <= group:
-                rng.permutation(size)  # so that what a seed chooses of one prompt depends on no other's gaps
+                rng.permutation(size)  # so that what a key chooses of one prompt depends on no other's gaps
             else:
                 groups.append(disjoint_complete_groups(rng, found.seen_in(prompt), group))
                 which.append(np.full(len(groups[-1]), prompt))

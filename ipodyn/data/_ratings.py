@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
+from .._numerics.deprecation import renamed_keywords
+from .._numerics.randomness import RandomKey, host_generator, key_words, random_key
 from .._numerics.types import as_float
 from .._preferences.pairs import from_upper, pairs
 from ._groups import check_grouping, check_number, groups_of_prompts
@@ -100,7 +102,7 @@ def _check_scale(scale: float | int) -> None:
 
 
 def _draw_attributes(key: PRNGKeyArray, shape: tuple[int, ...], attributes: int) -> Array:
-    # int32 whatever the precision, so that a seed means the same draws with and without x64.
+    # int32 whatever the precision, so that a key means the same draws with and without x64.
     return jax.random.randint(key, shape, 0, attributes, dtype=jnp.int32)
 
 
@@ -109,6 +111,7 @@ def _win_probability(difference: Array) -> Array:
     return jnp.where(difference >= 0, jax.nn.sigmoid(difference), 1 - jax.nn.sigmoid(-difference))
 
 
+@renamed_keywords("0.3", seed="key")
 def load_ratings(
     path: str | os.PathLike[str],
     *,
@@ -118,7 +121,7 @@ def load_ratings(
     group: int = 4,
     subsets: str = "disjoint",
     scale: float | int = 1.0,
-    seed: int = 0,
+    key: RandomKey = 0,
     limit: int = 1_000_000,
 ) -> PreferenceSet:
     """Preference matrices from a table of ratings, one row a response, by the HelpSteer recipe.
@@ -130,9 +133,9 @@ def load_ratings(
     - `prompt`, `attributes`, `response`: column names. Without `response` every row is a response of its own,
       named by its row number (from 0); with it, a response that is repeated with equal ratings counts once.
     - `group`: K, at least 2.   - `scale`: see `ratings_to_preferences`.
-    - `subsets`: `"disjoint"`, a seeded random partition of each prompt's responses into groups (a remainder
+    - `subsets`: `"disjoint"`, a random partition of each prompt's responses into groups (a remainder
       is left over); or `"all"`, every subset of K (overlapping), at most `limit` in total.
-    - `seed`: of the partition and of the draws of attributes.
+    - `key`: of the partition and of the draws of attributes; a JAX random key, or a number to make one from.
 
     Raises `DataError`, one line with the culprit and the cure.
     """
@@ -146,7 +149,7 @@ def load_ratings(
     prompts = ids(frame, [prompt], path)[0]
     responses = None if response is None else ids(frame, [response], path)[0]
     return ratings_to_set(
-        path, prompts, responses, ratings, group=group, subsets=subsets, scale=scale, seed=seed, limit=limit
+        path, prompts, responses, ratings, group=group, subsets=subsets, scale=scale, key=key, limit=limit
     )
 
 
@@ -168,7 +171,7 @@ def ratings_to_set(
     group: int,
     subsets: str,
     scale: float | int,
-    seed: int,
+    key: RandomKey,
     limit: int,
     source: str = "",
     synthetic: bool = False,
@@ -180,7 +183,7 @@ def ratings_to_set(
     sizes = np.bincount(prompts.codes[usable], minlength=len(prompts.labels))
     if subsets == "all":
         check_number(sizes, group, limit, path)
-    owners, places = groups_of_prompts(np.random.default_rng(seed), sizes, group, subsets)
+    owners, places = groups_of_prompts(host_generator(key), sizes, group, subsets)
     if not owners.size:
         most = int(sizes.max(initial=0))
         cure = f"use groups of {most} or fewer" if most > 1 else "check the prompt column and the ratings"
@@ -194,11 +197,11 @@ def ratings_to_set(
     labels, shortened = label_array(prompts.labels)
     notes = ("prompts are long texts: replaced by running numbers",) * shortened
     return PreferenceSet(
-        P=from_rounded(_recipe_on_host(seed, ratings[groups], scale), group),
+        P=from_rounded(_recipe_on_host(key, ratings[groups], scale), group),
         prompts=labels[owners],
         responses=groups if responses is None else label_array(responses.labels)[0][responses.codes[groups]],
         report=_report(fate, used, sizes, group, len(groups), notes),
-        source=source or f"ratings {pathlib.Path(path).name}, {subsets} groups of {group}, seed {seed}",
+        source=source or f"ratings {pathlib.Path(path).name}, {subsets} groups of {group}, seed {key_words(key)}",
         synthetic=synthetic,
     )
 
@@ -236,10 +239,10 @@ def _report(
     )
 
 
-def _recipe_on_host(seed: int, ratings: np.ndarray, scale: float | int) -> np.ndarray:
+def _recipe_on_host(key: RandomKey, ratings: np.ndarray, scale: float | int) -> np.ndarray:
     """What `ratings_to_preferences` draws for each pair, (groups, pairs), in float64 whatever JAX's precision."""
     differences = _differences(ratings) / scale
-    chosen = _draw_attributes(jax.random.key(seed), differences.shape[:-1], differences.shape[-1])
+    chosen = _draw_attributes(random_key(key), differences.shape[:-1], differences.shape[-1])
     difference = np.take_along_axis(differences, np.asarray(chosen)[..., None], axis=-1)[..., 0]
     upper = 1 / (1 + np.exp(-np.abs(difference)))
     return np.where(difference >= 0, upper, 1 - upper)
