@@ -258,8 +258,7 @@ EXCEPTIONS = {
             *("stability_map", "safe_region", "SequentialDesign.comparisons", "SequentialDesign.wins"),
             *("SequentialDesign.lower", "SequentialDesign.upper", "SequentialDesign.record"),
             *("SequentialDesign.next_pair", "SequentialDesign.certified", "SequentialDesign.sampler"),
-            *("Diagnosis.stable", "Diagnosis.at_risk", "Diagnosis.turning", "Diagnosis.number", "Diagnosis.riskiest"),
-            *("Diagnosis.safe_beta", "Diagnosis.safe_alpha", "Diagnosis.safe_lam"),
+            *("Diagnosis.at_risk", "Diagnosis.turning", "Diagnosis.riskiest", "Recommendation.result"),
         ],
         HOST,
     ),
@@ -308,7 +307,7 @@ def public_functions():
     """The names of all functions and methods that users see; classes that only hold results have none."""
     for prefix, module in (("", ipodyn), ("problems.", problems), ("recipes.", recipes)):
         for name, thing in vars(module).items():
-            own = module is ipodyn or getattr(thing, "__module__", None) == module.__name__
+            own = module is ipodyn or str(getattr(thing, "__module__", "")).startswith(module.__name__)
             if name.startswith("_") or inspect.ismodule(thing) or not callable(thing) or not own:
                 continue
             if not inspect.isclass(thing):
@@ -317,7 +316,8 @@ def public_functions():
             for attribute, value in vars(thing).items():
                 called = callable(value) or isinstance(value, (property, classmethod, staticmethod))
                 called = called or hasattr(value, "__wrapped__")
-                if called and (attribute == "__call__" or not attribute.startswith("_")):
+                old = (getattr(value, "__doc__", None) or "").startswith("The old spelling")
+                if called and not old and (attribute == "__call__" or not attribute.startswith("_")):
                     yield f"{prefix}{name}.{attribute}"
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from .._diagnosis.diagnosis import VERDICTS, Diagnosis, diagnose
+from .._diagnosis.diagnosis import Diagnosis, diagnose
 from .._diagnosis.page import html_report
-from .._diagnosis.words import MEANING, number, percent, reason
+from .._diagnosis.tables import table_columns, write_csv, write_parquet
+from .._diagnosis.words import advice, number, percent, risk_rows, uncertainty, verdict_rows
 from ..data import PreferenceSet
 from ..recipes import Recipe
 from .errors import CommandError, foreseen, writing
@@ -20,8 +21,6 @@ from .sources import Source
 
 if TYPE_CHECKING:
     import rich.console
-from .._diagnosis.tables import table_columns, write_csv, write_parquet
-from .._diagnosis.words import advice, uncertainty
 
 _AT_RISK = 5  # prompts named on the terminal
 FILES = ("diagnosis.csv", "diagnosis.parquet", "report.html", "report.txt")
@@ -116,49 +115,30 @@ def _data_lines(preferences: PreferenceSet) -> list[str]:
 def _tell(target: "rich.console.Console", diagnosis: Diagnosis, preferences: PreferenceSet, recipe: Recipe) -> None:
     for line in recipe.describe().splitlines():
         say(target, line)
-    transitive = int((~diagnosis.cyclic).sum())
-    strong = int(diagnosis.strongly_transitive.sum())
-    cyclic = len(diagnosis) - transitive
+    cyclic = int(diagnosis.preferences.cyclic.sum())
+    strong = int(diagnosis.preferences.strongly_transitive.sum())
+    transitive, equilibrium = len(diagnosis) - cyclic, diagnosis.equilibrium
     say(target, f"\nprompts   {len(diagnosis):,}: {transitive:,} transitive ({strong:,} strongly), {cyclic:,} cyclic")
-    say(target, f"stable    {percent(float(diagnosis.stable.mean()))}, at risk {int(diagnosis.at_risk.sum()):,}")
+    say(target, f"stable    {percent(float(equilibrium.stable.mean()))}, at risk {int(diagnosis.at_risk.sum()):,}")
     for name, values, unit in (
-        ("entropy", diagnosis.entropy, "nats, of the fixed point"),
-        ("drift", diagnosis.drift, "nats, KL from the reference"),
-        ("period", diagnosis.period[diagnosis.turning], "rounds a turn, of those unstable or close to it"),
+        ("entropy", equilibrium.entropy, "nats, of the fixed point"),
+        ("drift", equilibrium.drift, "nats, KL from the reference"),
+        ("period", equilibrium.period[diagnosis.turning], "rounds a turn, of those unstable or close to it"),
     ):
         known = values[np.isfinite(values)]
         if known.size:
             low, middle, high = np.quantile(known, (0.05, 0.5, 0.95))
             say(target, f"{name:<9} median {number(middle)}, 5 to 95 %: {number(low)} to {number(high)} {unit}")
     decorated = target.is_terminal
-    rows = [
-        [
-            verdict,
-            f"{diagnosis.number(verdict):,}",
-            percent(diagnosis.number(verdict) / len(diagnosis)),
-            MEANING[verdict],
-        ]
-        for verdict in VERDICTS
-        if diagnosis.number(verdict)
-    ]
     say(target)
-    target.print(table("Verdicts", ["verdict", "prompts", "fraction", "meaning"], rows, decorated=decorated))
-    worst = diagnosis.riskiest()[:_AT_RISK]
-    if worst.size:
-        rows = [
-            [
-                str(preferences.prompts[index]),
-                str(diagnosis.verdict[index]),
-                number(diagnosis.radius[index], 4),
-                number(diagnosis.period[index]) if diagnosis.turning[index] else "–",
-                number(diagnosis.critical_beta[index]),
-                reason(diagnosis, preferences.responses, index),
-            ]
-            for index in worst.tolist()
-        ]
-        columns = ["prompt", "verdict", "radius", "period", "critical beta", "why"]
+    heads = ["verdict", "prompts", "fraction", "meaning"]
+    target.print(table("Verdicts", heads, verdict_rows(diagnosis), decorated=decorated))
+    labels, rows = risk_rows(diagnosis, preferences.prompts, preferences.responses, _AT_RISK)
+    if rows:
+        shown = [labels.index(label) for label in ("prompt", "verdict", "radius", "period", "critical beta", "why")]
+        columns, cells = [labels[place] for place in shown], [[row[place] for place in shown] for row in rows]
         say(target)
-        target.print(table("Most at risk, and why", columns, rows, decorated=decorated))
+        target.print(table("Most at risk, and why", columns, cells, decorated=decorated))
     say(target)
     for line in advice(diagnosis) + uncertainty(diagnosis):
         say(target, line)

@@ -1,130 +1,92 @@
 r"""The diagnosis of a loop over many prompts: which of them are at risk, why, and what to change."""
 
-import dataclasses
-import math
+import functools
+from collections.abc import Callable
 
+import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
 from .._engine.blocks import ProgressCallback
 from .._equilibria.critical import CODES
 from .._numerics.checks import check_alpha, check_beta, check_lam, check_policy, check_preference
+from .._numerics.deprecation import moved_attributes, renamed_attribute
 from .._numerics.types import PolicyLike
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
-from .prompts import Facts, Prompts, Report, Shared
-from .recommendation import Recommendation, calm, recommend, worst_first
-
-CLOSE = 0.95  # a spectral radius from here on counts as close to the boundary
-COLLAPSED = 0.05  # an entropy below this share of log K counts as a collapse, as in `RegimeThresholds`
-
-# What a prompt can be; worst first. `unknown` had no fixed point that could be certified.
-VERDICTS = ("unanchored", "unknown", "unstable", "close", "collapsed", "calm")
-AT_RISK = ("unanchored", "unknown", "unstable", "close", "collapsed")
+from .parts import EquilibriumSummary, PreferenceSummary, StabilityLimits, StabilityUncertainty
+from .prompts import Prompts, Report, Shared
+from .recommendation import Recommendation, has_margin, recommend, worst_first
+from .verdicts import VERDICTS, verdicts
 
 
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-    """What `diagnose` found; arrays have one entry for each of M prompts, NaN where it does not exist.
+@moved_attributes(
+    "0.3",
+    preferences=("cyclic", "strongly_transitive", "cyclic_share", "triangle", "curl", "triangle_share"),
+    equilibrium=("policy", "entropy", "drift", "solved", "residual", "radius", "omega", "period", "stable"),
+    uncertainty=("counted", "stable_probability", "radius_low", "radius_high"),
+)
+class Diagnosis(eqx.Module):
+    """What `diagnose` found, in NumPy arrays with one entry for each of M prompts.
 
     - `alpha`, `beta`, `lam`, `objective`: the loop that was asked about.
-    - `cyclic`, `strongly_transitive` (M,): a majority cycle; an order that holds against every opponent.
-    - `cyclic_share` (M,): share of the squared preferences that no score explains. - `triangle` (M, 3): the responses
-      (rows of P) that carry most of it, in the order i, j, k in which they go round.
-    - `curl` (M,): how far round it goes, at most 3/2. - `triangle_share` (M,): its share of the cyclic part.
-    - `policy` (M, K), `entropy` (M,), `drift` (M,): the fixed point, its entropy and its KL from the reference, nats.
-    - `residual`, `radius`, `omega`, `period` (M,): as `fixed_point` and `stability` say. - `solved` (M,).
-    - `critical_beta`, `critical_alpha`, `critical_lam` (M,): where stability is lost, the other two as they are; inf
-      where it never is.
-    - `verdict` (M,): one of `VERDICTS`. - `counted`: whether the input had counts; if so, `stable_probability`,
-      `radius_low`, `radius_high` (M,): share of posterior draws of P that are stable, 5 % and 95 % quantiles.
-    - `recommendation`: a setting to use.
+    - `preferences`: what the prompts are like: `.cyclic`, `.strongly_transitive`, `.cyclic_share`, `.triangle`,
+      `.curl`, `.triangle_share`.
+    - `equilibrium`: where the loop stands still: `.policy`, `.entropy`, `.drift`, `.result`, `.residual`, `.radius`,
+      `.omega`, `.period`; `.grade` ("stable", "close", "unstable" or "unresolved"), and as independent flags `.solved`,
+      `.stable`, `.close`, `.unstable`, `.collapses`.
+    - `limits`: critical values `.alpha`, `.beta`, `.lam`; `.safe("beta", 0.95)`, up to where 95 % stay stable.
+    - `uncertainty`: `.counted`, whether the input had counts; `.stable_probability`, `.radius_low`, `.radius_high`.
+    - `recommendation`: a setting to use, a `Recommendation`.
     """
 
     alpha: float
     beta: float
     lam: float
-    objective: str
-    cyclic: np.ndarray
-    strongly_transitive: np.ndarray
-    cyclic_share: np.ndarray
-    triangle: np.ndarray
-    curl: np.ndarray
-    triangle_share: np.ndarray
-    policy: np.ndarray
-    entropy: np.ndarray
-    drift: np.ndarray
-    solved: np.ndarray
-    residual: np.ndarray
-    radius: np.ndarray
-    omega: np.ndarray
-    period: np.ndarray
-    critical_beta: np.ndarray
-    critical_alpha: np.ndarray
-    critical_lam: np.ndarray
-    verdict: np.ndarray
-    counted: bool
-    stable_probability: np.ndarray
-    radius_low: np.ndarray
-    radius_high: np.ndarray
+    objective: str = eqx.field(static=True)
+    preferences: PreferenceSummary
+    equilibrium: EquilibriumSummary
+    limits: StabilityLimits
+    uncertainty: StabilityUncertainty
     recommendation: Recommendation
 
     def __len__(self) -> int:
-        return self.radius.size
-
-    @property
-    def stable(self) -> np.ndarray:
-        """(M,) which fixed points are certified and stable."""
-        return self.solved & (self.radius < 1)
+        return self.equilibrium.radius.size
 
     @property
     def at_risk(self) -> np.ndarray:
-        """(M,) which prompts are in one of the states `AT_RISK`."""
-        return np.isin(self.verdict, AT_RISK)
+        """(M,) which prompts are not stable with margin, or collapse."""
+        return (self.equilibrium.grade != "stable") | self.equilibrium.collapses
 
     @property
     def turning(self) -> np.ndarray:
         """(M,) which fixed points are unstable or close to it, and turn: those whose period matters."""
-        return np.isin(self.verdict, ("unstable", "close")) & np.isfinite(self.period)
-
-    def number(self, verdict: str) -> int:
-        """How many prompts have a verdict."""
-        return int((self.verdict == verdict).sum())
+        return (self.equilibrium.unstable | self.equilibrium.close) & np.isfinite(self.equilibrium.period)
 
     def riskiest(self) -> np.ndarray:
         """Indices of the prompts at risk, the worst first: by verdict, then by radius, then by entropy."""
-        rank = np.argmax(self.verdict[:, None] == np.array(VERDICTS), axis=1)
-        order = np.lexsort((self.entropy, -np.nan_to_num(self.radius), rank))
+        rank = np.argmax(self._verdicts()[:, None] == np.array(VERDICTS), axis=1)
+        order = np.lexsort((self.equilibrium.entropy, -np.nan_to_num(self.equilibrium.radius), rank))
         return order[self.at_risk[order]]
 
-    def safe_beta(self, share: float) -> float:
-        """The largest beta up to which this share of the prompts stays stable, alpha and lam as they are."""
-        return _edge(self.critical_beta, share)
+    critical_beta = renamed_attribute("critical_beta", "limits.beta", "0.3")
+    critical_alpha = renamed_attribute("critical_alpha", "limits.alpha", "0.3")
+    critical_lam = renamed_attribute("critical_lam", "limits.lam", "0.3")
+    safe_beta = renamed_attribute("safe_beta", "limits.safe", "0.3", value=lambda self: self._safe("beta"))
+    safe_alpha = renamed_attribute("safe_alpha", "limits.safe", "0.3", value=lambda self: self._safe("alpha"))
+    safe_lam = renamed_attribute("safe_lam", "limits.safe", "0.3", value=lambda self: self._safe("lam"))
+    verdict = renamed_attribute("verdict", "equilibrium.grade", "0.3", value=lambda self: self._verdicts())
+    number = renamed_attribute("number", "equilibrium.grade", "0.3", value=lambda self: self._number)
 
-    def safe_alpha(self, share: float) -> float:
-        """The same for alpha."""
-        return _edge(self.critical_alpha, share)
+    def _safe(self, name: str) -> Callable[[float], float]:
+        return functools.partial(self.limits.safe, name)
 
-    def safe_lam(self, share: float) -> float:
-        """The same for lam."""
-        return _edge(self.critical_lam, share)
+    def _verdicts(self) -> np.ndarray:
+        return verdicts(self.equilibrium, self.alpha)
 
-
-def _edge(critical: np.ndarray, share: float) -> float:
-    """The value that only a share 1 - `share` of the prompts does not reach; unknown ones count as unsafe."""
-    values = np.sort(np.nan_to_num(critical, nan=0.0, posinf=np.inf))
-    return float(values[values.size - math.ceil(share * values.size - 1e-9)])
-
-
-def _verdicts(facts: dict[str, np.ndarray], K: int, alpha: float) -> np.ndarray:
-    radius = facts["radius"]
-    collapsed = facts["entropy"] < COLLAPSED * math.log(K)
-    verdict = np.select(
-        [~facts["solved"], radius >= 1, radius >= CLOSE, collapsed],
-        ["unknown", "unstable", "close", "collapsed"],
-        "calm",
-    )
-    return np.full_like(verdict, "unanchored", dtype="<U10") if alpha == 1 else verdict.astype("<U10")
+    def _number(self, verdict: str) -> int:
+        return int((self._verdicts() == verdict).sum())
 
 
 # What a prompt costs, in fixed points: measured, and the same to within a factor of two for other K and MRS-DPO.
@@ -182,14 +144,14 @@ def diagnose(
 
     Returns a `Diagnosis` of NumPy arrays; its numbers are those of `fixed_point`, `stability`, `critical_beta`,
     `critical_alpha`, `critical_lam` and `hodge_split`. A prompt whose fixed point could not be certified
-    has `solved` False and the verdict "unknown"; with alpha = 1 nothing anchors the loop, and all are "unanchored". All
-    of it is local: a stable fixed point may have a cycle beside it, which `stability_map` looks for.
+    is "unresolved" (`.equilibrium.grade`), and so are all with alpha = 1, where nothing anchors the loop. All of it is
+    local: a stable fixed point may have a cycle beside it, which `stability_map` looks for.
 
     >>> import ipodyn, numpy as np
     >>> P = np.stack([ipodyn.problems.three_cycle(a) for a in (0.1, 0.4)])
     >>> found = ipodyn.diagnose(P, alpha=0.5, beta=5.0, lam=1.0)
-    >>> found.verdict.tolist(), found.critical_beta.round(3).tolist(), found.recommendation.changed
-    (['calm', 'unstable'], [15.0, 3.75], 'beta')
+    >>> found.equilibrium.grade.tolist(), found.limits.beta.round(3).tolist(), found.recommendation.changed
+    (['stable', 'unstable'], [15.0, 3.75], 'beta')
     """
     matrices = check_preference(P)
     matrices = matrices[None] if matrices.ndim == 2 else matrices
@@ -214,25 +176,20 @@ def diagnose(
         _piece(prompts, np.arange(first, min(first + prompts.batch, M)), counts, seed, work)
         for first in range(0, M, prompts.batch)
     ]
-    found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    preferences, equilibrium, limits, uncertainty = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
     del pieces
-    facts = Facts(**{name: found[name].T for name in Facts._fields})
-    order = worst_first(facts)
-    order = order[~found.pop("hopeless")[order]]  # the others cost time at every setting, and are settled
-    own = float(np.count_nonzero(calm(facts, K))) / M
+    order = worst_first(equilibrium)
+    order = order[~equilibrium.diverging[order]]  # the others cost time at every setting, and are settled
+    own = float(np.count_nonzero(has_margin(equilibrium, K))) / M
     recommendation = recommend(prompts, order, own, **point)
-    for name in ("policy", "entropy", "drift", "radius", "omega", "period"):
-        hole = ~found["solved"]
-        found[name] = np.where(hole[:, None] if name == "policy" else hole, np.nan, found[name])
     work.finished()
     return Diagnosis(
-        alpha=point["alpha"],
-        beta=point["beta"],
-        lam=point["lam"],
+        **point,
         objective=type(objective).__name__,
-        **found,
-        verdict=_verdicts(found, K, point["alpha"]),
-        counted=counts is not None,
+        preferences=preferences,
+        equilibrium=equilibrium,
+        limits=limits,
+        uncertainty=uncertainty,
         recommendation=recommendation,
     )
 
@@ -248,25 +205,23 @@ def checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
 
 def _piece(
     prompts: Prompts, which: np.ndarray, counts: np.ndarray | None, seed: int, work: _Work
-) -> dict[str, np.ndarray]:
+) -> tuple[PreferenceSummary, EquilibriumSummary, StabilityLimits, StabilityUncertainty]:
     """All that is said of some prompts one by one, which stand first."""
-    facts = prompts.facts(which)
-    found = {name: np.asarray(x).T for name, x in (facts._asdict() | prompts.structure(which)._asdict()).items()}
+    preferences, equilibrium = jax.tree.map(np.transpose, (prompts.structure(which), prompts.facts(which)))
     work.add("facts", which.size, 1.0)
 
     # Like next to like: blocks then end together. Those without finite scores at any setting are left out.
-    order = worst_first(facts)
-    order = order[~found["hopeless"][order]]
+    order = worst_first(equilibrium)
+    order = order[~equilibrium.diverging[order]]
     critical = np.full((len(CODES), which.size), np.nan, prompts.P.dtype)
     critical[:, order] = prompts.critical(which[order], work.part("critical", which.size))
-    found |= {f"critical_{name}": row for name, row in zip(CODES, critical, strict=True)}
-
-    found |= dict.fromkeys(("stable_probability", "radius_low", "radius_high"), np.full(which.size, np.nan))
-    if counts is not None:
-        radius = np.sort(prompts.posterior_radius(which, counts, seed, work.part("posterior", which.size)), axis=1)
-        found["stable_probability"] = np.mean(radius < 1, axis=1)
-        found["radius_low"], found["radius_high"] = sorted_quantile(radius, 0.05), sorted_quantile(radius, 0.95)
-    return found
+    limits = StabilityLimits(**dict(zip(CODES, critical, strict=True)))
+    if counts is None:
+        unknown = np.full(which.size, np.nan)
+        return preferences, equilibrium, limits, StabilityUncertainty(False, unknown, unknown, unknown)
+    radius = np.sort(prompts.posterior_radius(which, counts, seed, work.part("posterior", which.size)), axis=1)
+    low, high = sorted_quantile(radius, 0.05), sorted_quantile(radius, 0.95)
+    return preferences, equilibrium, limits, StabilityUncertainty(True, np.mean(radius < 1, axis=1), low, high)
 
 
 def sorted_quantile(rows: np.ndarray, share: float) -> np.ndarray:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from .chart import Chart, plain
-from .diagnosis import VERDICTS, Diagnosis
-from .words import MEANING, number, percent, reason
+from .diagnosis import Diagnosis
+from .parts import Reals
+from .thresholds import ENOUGH
+from .words import number, percent, risk_rows, verdict_rows
 
 ROWS = 20  # prompts at risk that the page lists; the table beside it has all
 
@@ -47,10 +49,10 @@ th:first-child, td:first-child, .words { text-align: left; } .risk-word { color:
 
 
 def _histogram(
-    title: str, values: np.ndarray, x_label: str, *, top: float | None = None, boundary: float | None = None
+    title: str, values: Reals, x_label: str, *, top: float | None = None, boundary: float | None = None
 ) -> str:
     """Counts of prompts; above `boundary` in the colour of risk."""
-    known = values[np.isfinite(values)]
+    known = np.asarray(values)[np.isfinite(values)]
     if known.size == 0:
         return f"<figure><figcaption>{plain(title)}</figcaption><p>No prompt has a value.</p></figure>"
     high = max(float(known.max()), 1e-3) * 1.02 if top is None else top
@@ -74,7 +76,7 @@ def _histogram(
 def _stable_share(diagnosis: Diagnosis) -> str:
     """Share of prompts still stable, against beta."""
     title = "Share of prompts stable up to a beta"
-    critical = np.nan_to_num(diagnosis.critical_beta, nan=0.0, posinf=np.inf)
+    critical = np.nan_to_num(diagnosis.limits.beta, nan=0.0, posinf=np.inf)
     finite = critical[np.isfinite(critical) & (critical > 0)]
     low = min(diagnosis.beta, float(np.min(finite, initial=np.inf))) / 2
     high = max(diagnosis.beta, float(np.quantile(finite, 0.9)) if finite.size else 0.0) * 2
@@ -82,8 +84,8 @@ def _stable_share(diagnosis: Diagnosis) -> str:
     ys = [float(np.mean(critical > x)) for x in xs]
     words = (
         f"At your beta of {diagnosis.beta:.4g} it is {percent(float(np.mean(critical > diagnosis.beta)))}; all are "
-        f"stable up to {number(diagnosis.safe_beta(1.0))}, 95 % up to {number(diagnosis.safe_beta(0.95))}. Beta is on "
-        "a logarithmic axis."
+        f"stable up to {number(diagnosis.limits.safe('beta', 1.0))}, {100 * ENOUGH:g} % up to "
+        f"{number(diagnosis.limits.safe('beta', ENOUGH))}. Beta is on a logarithmic axis."
     )
     chart = Chart(title, words, (low, high), (0.0, 1.05), log=True)
     chart.curve(xs, ys)
@@ -115,59 +117,39 @@ def _table(labels: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence
 
 
 def _verdict_table(diagnosis: Diagnosis) -> str:
-    rows = [
-        [verdict, f"{diagnosis.number(verdict):,}", percent(diagnosis.number(verdict) / len(diagnosis)), words]
-        for verdict in VERDICTS
-        if diagnosis.number(verdict) and (words := MEANING[verdict])
-    ]
-    return _table(["verdict", "prompts", "share", "meaning"], rows, ["", "", "", "words"], "Prompts by verdict")
+    labels = ["verdict", "prompts", "share", "meaning"]
+    return _table(labels, verdict_rows(diagnosis), ["", "", "", "words"], "Prompts by verdict")
 
 
 def _risk_table(diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray) -> str:
-    listed = diagnosis.riskiest()[:ROWS]
-    labels = ["prompt", "verdict", "radius", "period", "critical beta", "entropy", "drift", "why"]
-    kinds = ["", "risk-word", "", "", "", "", "", "words"]
-    if diagnosis.counted:
-        labels.append("stable draws")
-        kinds.append("")
-    rows = []
-    for index in listed.tolist():
-        row = [
-            str(prompts[index]),
-            str(diagnosis.verdict[index]),
-            number(diagnosis.radius[index], 4),
-            number(diagnosis.period[index]) if diagnosis.turning[index] else "–",
-            number(diagnosis.critical_beta[index]),
-            number(diagnosis.entropy[index]),
-            number(diagnosis.drift[index]),
-            reason(diagnosis, responses, index),
-        ]
-        rows.append(row + ([percent(diagnosis.stable_probability[index])] if diagnosis.counted else []))
+    labels, rows = risk_rows(diagnosis, prompts, responses, ROWS)
+    kinds = [{"verdict": "risk-word", "why": "words"}.get(label, "") for label in labels]
     return _table(labels, rows, kinds, "Prompts at risk, the worst first")
 
 
 def _cards(diagnosis: Diagnosis) -> str:
-    solved = diagnosis.solved
-    turning = diagnosis.period[diagnosis.turning]
+    found = diagnosis.equilibrium
+    solved, turning = found.solved, found.period[diagnosis.turning]
     cards = [
         _card(f"{len(diagnosis):,}", "prompts (preference matrices)"),
-        _card(f"{int(diagnosis.cyclic.sum()):,}", "with a majority cycle"),
-        _card(percent(float(diagnosis.stable.mean())), "stable in this loop"),
+        _card(f"{int(diagnosis.preferences.cyclic.sum()):,}", "with a majority cycle"),
+        _card(percent(float(found.stable.mean())), "stable in this loop"),
         _card(f"{int(diagnosis.at_risk.sum()):,}", "at risk"),
-        _card(number(_median(diagnosis.entropy[solved])), "median entropy of the fixed point, nats"),
-        _card(number(_median(diagnosis.drift[solved])), "median drift from the reference (KL), nats"),
+        _card(number(_median(found.entropy[solved])), "median entropy of the fixed point, nats"),
+        _card(number(_median(found.drift[solved])), "median drift from the reference (KL), nats"),
         _card(number(_median(turning)), "median period of those unstable or close to it, rounds a turn"),
     ]
     return "".join(cards)
 
 
 def _charts(diagnosis: Diagnosis) -> str:
-    K = diagnosis.policy.shape[1]
+    found = diagnosis.equilibrium
+    most = math.log(found.policy.shape[1]) * 1.001
     charts = [
-        _histogram("Spectral radius at the fixed point", diagnosis.radius, "radius", boundary=1.0),
+        _histogram("Spectral radius at the fixed point", found.radius, "radius", boundary=1.0),
         _stable_share(diagnosis),
-        _histogram("Entropy of the fixed point", diagnosis.entropy, "nats (at most log K)", top=math.log(K) * 1.001),
-        _histogram("Drift from the reference", diagnosis.drift, "KL divergence, nats"),
+        _histogram("Entropy of the fixed point", found.entropy, "nats (at most log K)", top=most),
+        _histogram("Drift from the reference", found.drift, "KL divergence, nats"),
     ]
     return "".join(charts)
 
@@ -235,5 +217,5 @@ still cycle beside a stable fixed point if it starts far away.</p>
 """
 
 
-def _median(values: np.ndarray) -> float:
+def _median(values: Reals) -> float:
     return float(np.median(values)) if values.size else math.nan

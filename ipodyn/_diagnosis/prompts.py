@@ -2,7 +2,7 @@ r"""Many prompts in one loop: fixed points, critical values, posteriors; any num
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,13 +14,13 @@ from .._engine.blocks import block_size, run_points
 from .._equilibria.critical import CODES, solve_critical
 from .._equilibria.equilibrium import equilibrium
 from .._loops.mrs import MRS
-from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy, kl_divergence
 from .._objectives.objective import AbstractObjective
 from .._preferences.hodge import hodge_split
 from .._preferences.pairs import from_upper
 from .._preferences.posterior import posterior_of_prompts
 from .._preferences.structure import has_cycle, strong_order
+from .parts import EquilibriumSummary, PreferenceSummary
 
 SMALL, BATCH = 32, 8192  # points of one call to the devices, for up to so many prompts and for large sets
 LARGEST = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # ends of the searches for critical values
@@ -48,40 +48,20 @@ class Shared(eqx.Module):
         return MRS(jnp.moveaxis(P, 0, -1), **scalars, **policies, objective=self.objective)
 
 
-class Facts(NamedTuple):
-    """Of the fixed points of prompts, which stand last."""
-
-    policy: Array | np.ndarray
-    entropy: Array | np.ndarray
-    drift: Array | np.ndarray
-    solved: Array | np.ndarray
-    hopeless: Array | np.ndarray  # at every alpha, beta and lam
-    residual: Array | np.ndarray
-    radius: Array | np.ndarray
-    omega: Array | np.ndarray
-    period: Array | np.ndarray
-
-
-class Structure(NamedTuple):
-    """Of matrices, which stand last: as `has_cycle`, `strong_order` and `hodge_split` say, and the worst triangle."""
-
-    cyclic: Array | np.ndarray
-    strongly_transitive: Array | np.ndarray
-    cyclic_share: Array | np.ndarray
-    triangle: Int[Array | np.ndarray, "3 *batch"]
-    curl: Array | np.ndarray
-    triangle_share: Array | np.ndarray
-
-
-def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> Facts:
+def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> EquilibriumSummary:
     loop = shared.loops(P)
-    equilibria = equilibrium(loop)
-    star, found = equilibria.star, equilibria.stability
-    spread = entropy(star.policy)
-    drift = kl_divergence(star.policy, loop.pi_ref)
-    solved = equilibria.solved
-    hopeless = star.result == RESULTS.diverging_scores
-    return Facts(star.policy, spread, drift, solved, hopeless, star.residual, found.radius, found.omega, found.period)
+    found = equilibrium(loop)
+    policy, spectrum = found.star.policy, found.stability
+    return EquilibriumSummary(
+        policy=jnp.where(found.solved[None], policy, jnp.nan),
+        entropy=found.known(entropy(policy)),
+        drift=found.known(kl_divergence(policy, loop.pi_ref)),
+        result=found.star.result,
+        residual=found.star.residual,
+        radius=found.radius,
+        omega=found.known(spectrum.omega),
+        period=found.known(spectrum.period),
+    )
 
 
 def _critical(
@@ -93,21 +73,21 @@ def _critical(
     return solve_critical(shared.loops(P), which, ends[which]).value
 
 
-def _structure(static: None, nothing: None, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> Structure:
+def _structure(static: None, nothing: None, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> PreferenceSummary:
     return jax.vmap(_structure_of, out_axes=-1)(P)
 
 
-def _structure_of(P: Float[Array, "K K"]) -> Structure:
+def _structure_of(P: Float[Array, "K K"]) -> PreferenceSummary:
     split = hodge_split(P)
     if split.curl.shape[0] == 0:  # two responses have no triangle
         none = jnp.zeros((), P.dtype)
-        return Structure(has_cycle(P), strong_order(P).holds, none, jnp.zeros(3, jnp.int32), none, none)
+        return PreferenceSummary(has_cycle(P), strong_order(P).holds, none, jnp.zeros(3, jnp.int32), none, none)
     worst = jnp.argmax(split.share)
     i, j, k = split.triangles[worst]
     forward = split.curl[worst] >= 0
     triangle = jnp.where(forward, jnp.stack([i, j, k]), jnp.stack([i, k, j]))
     curl, share = jnp.abs(split.curl[worst]), split.share[worst]
-    return Structure(has_cycle(P), strong_order(P).holds, split.cyclic_share, triangle, curl, share)
+    return PreferenceSummary(has_cycle(P), strong_order(P).holds, split.cyclic_share, triangle, curl, share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,15 +134,15 @@ class Prompts:
         """Makes what all prompts need, by one of them, so that a progress bar can begin with the work itself."""
         first = np.zeros(1, int)
         self.structure(first)
-        if not self.facts(first).hopeless[0]:
+        if not self.facts(first).diverging[0]:
             self.critical(first)
 
-    def structure(self, prompts: np.ndarray) -> Structure:
-        """What the preferences of some prompts are like."""
+    def structure(self, prompts: np.ndarray) -> PreferenceSummary:
+        """What the preferences of some prompts are like, these last."""
         return self._run(_structure, None, prompts.size, lambda own: self.P[prompts[own]])
 
-    def facts(self, prompts: np.ndarray, **changed: float) -> Facts:
-        """The fixed points of some prompts, with parameters changed."""
+    def facts(self, prompts: np.ndarray, **changed: float) -> EquilibriumSummary:
+        """The fixed points of some prompts, these last, with parameters changed."""
         dtype = self.P.dtype
         names = list(changed)
         values = [np.asarray(value, dtype) for value in changed.values()]

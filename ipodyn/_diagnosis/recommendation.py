@@ -1,56 +1,60 @@
 """A setting at which nearly all prompts settle with margin, found with as few fixed points as that takes."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 
+import equinox as eqx
 import numpy as np
 
-from .prompts import Facts, Prompts
+from .._numerics.results import RESULTS
+from .parts import EquilibriumSummary
+from .prompts import Prompts
+from .thresholds import CLOSE, ENOUGH, SPREAD
 
-SHARE = 0.95  # of the prompts that must settle with margin
-RADIUS = 0.95  # a spectral radius below this leaves a margin to the boundary,
-ENTROPY = 0.1  # and an entropy of this share of log K one to collapse
 BISECTIONS = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Recommendation:
+class Recommendation(eqx.Module):
     """A setting at which 95 % of the prompts settle with margin, changing as little as possible.
 
     With margin is: a radius below 0.95 and an entropy of at least 10 % of log K.
 
     - `changed`: what differs from the user's setting, "nothing", "beta" or "alpha"; "infeasible" where neither alone
       suffices (then the numbers are the user's). - `share`: of the prompts that settle with margin there.
+    - `result`: `RESULTS.successful`, or `RESULTS.infeasible`.
     """
 
     alpha: float
     beta: float
     lam: float
-    changed: str
+    changed: str = eqx.field(static=True)
     share: float
 
+    @property
+    def result(self) -> RESULTS:
+        return RESULTS.infeasible if self.changed == "infeasible" else RESULTS.successful
 
-def calm(facts: Facts, K: int) -> np.ndarray:
+
+def has_margin(equilibrium: EquilibriumSummary, K: int) -> np.ndarray:
     """Which prompts settle with margin."""
-    return np.asarray(facts.solved & (facts.radius < RADIUS) & (facts.entropy >= ENTROPY * math.log(K)))
+    return equilibrium.solved & (equilibrium.radius < CLOSE) & (equilibrium.entropy >= SPREAD * math.log(K))
 
 
-def worst_first(facts: Facts) -> np.ndarray:
+def worst_first(equilibrium: EquilibriumSummary) -> np.ndarray:
     """An order in which those that are, or soonest get, without margin come first: refusals are then found early."""
     with np.errstate(divide="ignore"):
-        distance = np.maximum(np.log(facts.radius / RADIUS), -np.log(facts.entropy))
-    return np.argsort(-np.where(facts.solved, distance, np.inf), kind="stable")
+        distance = np.maximum(np.log(equilibrium.radius / CLOSE), -np.log(equilibrium.entropy))
+    return np.argsort(-np.where(equilibrium.solved, distance, np.inf), kind="stable")
 
 
-def _calm_share(prompts: Prompts, order: np.ndarray, **changed: float) -> float | None:
+def _fraction_with_margin(prompts: Prompts, order: np.ndarray, **changed: float) -> float | None:
     """The share of all prompts that settle with margin, those not in `order` not among them; None if too few."""
     M, K = prompts.P.shape[:2]
     restless = M - order.size
     for first in range(0, order.size, prompts.batch):
         some = order[first : first + prompts.batch]
-        restless += int((~calm(prompts.facts(some, **changed), K)).sum())
-        if (M - restless) / M < SHARE:
+        restless += int((~has_margin(prompts.facts(some, **changed), K)).sum())
+        if (M - restless) / M < ENOUGH:
             return None
     return (M - restless) / M
 
@@ -84,15 +88,15 @@ def recommend(prompts: Prompts, order: np.ndarray, own: float, alpha: float, bet
     settles with margin at the user's setting.
     """
     M = len(prompts.P)
-    if own >= SHARE:
+    if own >= ENOUGH:
         return Recommendation(alpha, beta, lam, "nothing", own)
-    if order.size / M >= SHARE:
+    if order.size / M >= ENOUGH:
         if alpha < 1:
-            found = _lower("beta", beta, lambda value: _calm_share(prompts, order, beta=value))
+            found = _lower("beta", beta, lambda value: _fraction_with_margin(prompts, order, beta=value))
             if found is not None:
                 return Recommendation(alpha, found[0], lam, "beta", found[1])
         if alpha > 0:
-            found = _lower("alpha", alpha, lambda value: _calm_share(prompts, order, alpha=value))
+            found = _lower("alpha", alpha, lambda value: _fraction_with_margin(prompts, order, alpha=value))
             if found is not None:
                 return Recommendation(found[0], beta, lam, "alpha", found[1])
     return Recommendation(alpha, beta, lam, "infeasible", own)

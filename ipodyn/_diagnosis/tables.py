@@ -2,50 +2,49 @@
 
 import csv
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..data import PreferenceSet
 from .diagnosis import Diagnosis
-from .words import cycle_words, reason
-
-if TYPE_CHECKING:
-    pass
+from .verdicts import verdicts
+from .words import cycle_words, reasons
 
 _ROWS = 8192  # of the table that are made into text at a time
 
 
 def table_columns(found: Diagnosis, preferences: PreferenceSet) -> dict[str, np.ndarray]:
     """One row for each prompt, in the order of the set; responses by their names."""
-    cycles = [cycle_words(found, preferences.responses, index) for index in range(len(found))]
+    everyone = np.arange(len(found))
+    preferred, equilibrium, limits = found.preferences, found.equilibrium, found.limits
     columns: dict[str, Any] = {
-        "matrix": np.arange(len(found)),
+        "matrix": everyone,
         "prompt": preferences.prompts,
         "responses": [" ".join(str(name) for name in row) for row in preferences.responses],
-        "verdict": found.verdict,
-        "cyclic": found.cyclic,
-        "strongly_transitive": found.strongly_transitive,
-        "cyclic_share": found.cyclic_share,
-        "cycle": cycles,
-        "curl": found.curl,
-        "cycle_share": found.triangle_share,
-        "why": [reason(found, preferences.responses, index) for index in range(len(found))],
-        "stable": found.stable,
-        "radius": found.radius,
-        "period": found.period,
-        "entropy": found.entropy,
-        "drift": found.drift,
-        "critical_beta": found.critical_beta,
-        "critical_alpha": found.critical_alpha,
-        "critical_lam": found.critical_lam,
-        "residual": found.residual,
+        "verdict": verdicts(equilibrium, found.alpha),
+        "cyclic": preferred.cyclic,
+        "strongly_transitive": preferred.strongly_transitive,
+        "cyclic_share": preferred.cyclic_share,
+        "cycle": [cycle_words(found, preferences.responses, index) for index in everyone.tolist()],
+        "curl": preferred.curl,
+        "cycle_share": preferred.triangle_share,
+        "why": reasons(found, preferences.responses, everyone),
+        "stable": equilibrium.stable,
+        "radius": equilibrium.radius,
+        "period": equilibrium.period,
+        "entropy": equilibrium.entropy,
+        "drift": equilibrium.drift,
+        "critical_beta": limits.beta,
+        "critical_alpha": limits.alpha,
+        "critical_lam": limits.lam,
+        "residual": equilibrium.residual,
     }
-    if found.counted:
+    if found.uncertainty.counted:
         columns |= {
-            "stable_probability": found.stable_probability,
-            "radius_low": found.radius_low,
-            "radius_high": found.radius_high,
+            "stable_probability": found.uncertainty.stable_probability,
+            "radius_low": found.uncertainty.radius_low,
+            "radius_high": found.uncertainty.radius_high,
         }
     return columns
 

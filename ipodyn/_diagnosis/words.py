@@ -1,15 +1,16 @@
 """Verdicts, reasons and advice in words, for the terminal, the tables and the page."""
 
-from typing import TYPE_CHECKING
+import math
+from typing import SupportsFloat
 
 import numpy as np
 
 from .diagnosis import Diagnosis
+from .prompts import LARGEST
+from .thresholds import CLOSE, ENOUGH, SPREAD
+from .verdicts import MEANING, VERDICTS, verdicts
 
-if TYPE_CHECKING:
-    pass
-import math
-from typing import SupportsFloat
+MARGINS = f"radius below {CLOSE:g}, entropy above {100 * SPREAD:g} % of log K"
 
 
 def advice(found: Diagnosis) -> list[str]:
@@ -19,33 +20,30 @@ def advice(found: Diagnosis) -> list[str]:
     best = found.recommendation
     share = percent(best.share)
     if best.changed == "nothing":
-        lines.append(f"Keep the setting: at {where} {share} of the prompts settle with margin (radius below 0.95).")
+        lines.append(
+            f"Keep the setting: at {where} {share} of the prompts settle with margin (radius below {CLOSE:g})."
+        )
     elif best.changed == "beta":
         lines.append(
             f"Lower beta from {found.beta:.4g} to {best.beta:.4g}, that is, raise TRL's beta from {1 / found.beta:.4g} "
-            f"to {1 / best.beta:.4g}: then {share} of the prompts settle with margin (radius below 0.95, entropy above "
-            "10 % of log K)."
+            f"to {1 / best.beta:.4g}: then {share} of the prompts settle with margin ({MARGINS})."
         )
     elif best.changed == "alpha":
         lines.append(
             f"Lower alpha from {found.alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
-            f"then {share} of the prompts settle with margin (radius below 0.95, entropy above 10 % of log K)."
+            f"then {share} of the prompts settle with margin ({MARGINS})."
         )
     else:
         lines.append(
-            "Neither a smaller beta nor a smaller alpha alone lets 95 % of the prompts settle with margin; lower both, "
-            "and look at the prompts at risk."
+            f"Neither a smaller beta nor a smaller alpha alone lets {100 * ENOUGH:g} % of the prompts settle with "
+            "margin; lower both, and look at the prompts at risk."
         )
-    for name, edge, end in (
-        ("beta", found.safe_beta, 1e4),
-        ("alpha", found.safe_alpha, 0.9999),
-        ("lam", found.safe_lam, 1.0),
-    ):
-        every, most = edge(1.0), edge(0.95)
+    for name in ("beta", "alpha", "lam"):
+        end, every, most = LARGEST[name], found.limits.safe(name, 1.0), found.limits.safe(name, ENOUGH)
         others = " and ".join(other for other in ("alpha", "beta", "lam") if other != name)
         lines.append(
-            f"Safe region, with {others} as they are: all prompts stable up to {name} {up_to(every, end)}, 95 % up to "
-            f"{up_to(most, end)}."
+            f"Safe region, with {others} as they are: all prompts stable up to {name} {up_to(every, end)}, "
+            f"{100 * ENOUGH:g} % up to {up_to(most, end)}."
         )
     return lines
 
@@ -58,9 +56,9 @@ def up_to(value: float, end: float) -> str:
 
 def uncertainty(found: Diagnosis) -> list[str]:
     """How far the counts, where there are any, settle the verdicts."""
-    if not found.counted:
+    if not found.uncertainty.counted:
         return ["The data hold no counts of comparisons, so P is taken as it is."]
-    p = found.stable_probability
+    p = found.uncertainty.stable_probability
     spread = float(np.sqrt(np.sum(p * (1 - p)))) / p.size
     doubtful = int(((p > 0.05) & (p < 0.95)).sum())
     return [
@@ -69,16 +67,6 @@ def uncertainty(found: Diagnosis) -> list[str]:
         f"For {doubtful:,} of {p.size:,} prompts the counts leave it open (stable in between 5 % and 95 % of the "
         f"draws); {int((p <= 0.05).sum()):,} are unstable and {int((p >= 0.95).sum()):,} stable in nearly all draws.",
     ]
-
-
-MEANING = {
-    "calm": "settles, and small disturbances die out",
-    "collapsed": "settles, but nearly all probability is on one response",
-    "close": "settles slowly: the spectral radius is 0.95 or more",
-    "unstable": "does not settle: small disturbances grow and turn",
-    "unknown": "no fixed point could be certified",
-    "unanchored": "alpha = 1: nothing anchors the loop, so it has no fixed point inside",
-}
 
 
 def number(value: SupportsFloat, digits: int = 3) -> str:
@@ -96,19 +84,69 @@ def percent(share: SupportsFloat) -> str:
 
 def cycle_words(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
     """`a → b → c → a`, the way round in which the margins add up, by the names of the responses."""
-    if not diagnosis.curl[index] > 0:
+    if not diagnosis.preferences.curl[index] > 0:
         return "none"
-    names = [str(responses[index, place]) for place in diagnosis.triangle[index]]
+    names = [str(responses[index, place]) for place in diagnosis.preferences.triangle[index]]
     return " → ".join([*names, names[0]])
 
 
-def reason(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
-    """Why a prompt is at risk, in a few words; empty where it is not."""
-    verdict = str(diagnosis.verdict[index])
-    if verdict in ("unstable", "close"):
-        share = percent(float(diagnosis.triangle_share[index]))
-        return f"cycle {cycle_words(diagnosis, responses, index)}, {share} of the cyclic part"
-    if verdict == "collapsed":
-        top = int(np.argmax(diagnosis.policy[index]))
-        return f"{responses[index, top]} takes {percent(float(diagnosis.policy[index, top]))}"
-    return {"unknown": "not solved", "unanchored": "alpha is 1"}.get(verdict, "")
+def reasons(diagnosis: Diagnosis, responses: np.ndarray, which: np.ndarray) -> list[str]:
+    """Why each of some prompts is at risk, in a few words; empty where it is not."""
+    found, share = diagnosis.equilibrium, diagnosis.preferences.triangle_share
+    words = verdicts(found, diagnosis.alpha)
+
+    def reason(index: int) -> str:
+        match words[index]:
+            case "unstable" | "close":
+                cycle = cycle_words(diagnosis, responses, index)
+                return f"cycle {cycle}, {percent(float(share[index]))} of the cyclic part"
+            case "collapsed":
+                top = int(np.argmax(found.policy[index]))
+                return f"{responses[index, top]} takes {percent(float(found.policy[index, top]))}"
+            case "unknown":
+                return "not solved"
+            case "unanchored":
+                return "alpha is 1"
+        return ""
+
+    return [reason(index) for index in which.tolist()]
+
+
+def verdict_rows(diagnosis: Diagnosis) -> list[list[str]]:
+    """Verdict, number of prompts, their share and what it means, of the verdicts that occur."""
+    words = verdicts(diagnosis.equilibrium, diagnosis.alpha)
+    counts = {verdict: int((words == verdict).sum()) for verdict in VERDICTS}
+    return [
+        [verdict, f"{count:,}", percent(count / len(diagnosis)), MEANING[verdict]]
+        for verdict, count in counts.items()
+        if count
+    ]
+
+
+def risk_rows(
+    diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray, most: int
+) -> tuple[list[str], list[list[str]]]:
+    """What is said of the prompts most at risk: the names of its columns, and a row for each."""
+    which = diagnosis.riskiest()[:most]
+    found, turning = diagnosis.equilibrium, diagnosis.turning
+    words = verdicts(found, diagnosis.alpha)
+    whys = reasons(diagnosis, responses, which)
+    labels = ["prompt", "verdict", "radius", "period", "critical beta", "entropy", "drift", "why"]
+    rows = [
+        [
+            str(prompts[index]),
+            str(words[index]),
+            number(found.radius[index], 4),
+            number(found.period[index]) if turning[index] else "–",
+            number(diagnosis.limits.beta[index]),
+            number(found.entropy[index]),
+            number(found.drift[index]),
+            why,
+        ]
+        for index, why in zip(which.tolist(), whys, strict=True)
+    ]
+    if diagnosis.uncertainty.counted:
+        labels.append("stable draws")
+        for row, index in zip(rows, which.tolist(), strict=True):
+            row.append(percent(diagnosis.uncertainty.stable_probability[index]))
+    return labels, rows

@@ -1,6 +1,7 @@
 """Old spellings: they work for one more release, with a warning that names the new one."""
 
 import functools
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -43,13 +44,18 @@ def renamed_keywords(
     return decorate
 
 
-def renamed_attribute(old: str, new: str, removed_in: str) -> Any:
-    """A property for a class with a renamed attribute or method: `old = renamed_attribute("old", "new", "0.3")`."""
+def renamed_attribute(old: str, new: str, removed_in: str, *, value: Callable[[Any], Any] | None = None) -> Any:
+    """A property for a class with a renamed attribute or method: `old = renamed_attribute("old", "new", "0.3")`.
+
+    `new` may be an attribute of an attribute, "part.name". Where its meaning changed along with the name, `value` makes
+    of the instance what the old name stood for.
+    """
+    current = operator.attrgetter(new) if value is None else value
 
     def get(self):
         what = f"`{type(self).__name__}.{old}`"
         warnings.warn(_message(what, f"`{type(self).__name__}.{new}`", removed_in), DeprecationWarning, stacklevel=2)
-        return getattr(self, new)
+        return current(self)
 
     return property(get, doc=f"The old spelling of `{new}`, until {removed_in}.")
 
@@ -101,6 +107,18 @@ def renamed_fields(removed_in: str, **renames: str) -> Callable[[_Class], _Class
         setattr(cls, "__init__", renamed_keywords(removed_in, **renames)(cls.__init__))  # noqa: B010
         for old, new in renames.items():
             setattr(cls, old, renamed_attribute(old, new, removed_in))
+        return cls
+
+    return decorate
+
+
+def moved_attributes(removed_in: str, **parts: tuple[str, ...]) -> Callable[[Any], Any]:
+    """A class decorator for attributes that are now those of a part: `@moved_attributes("0.3", part=("name", ...))`."""
+
+    def decorate(cls: Any) -> Any:
+        for part, names in parts.items():
+            for name in names:
+                setattr(cls, name, renamed_attribute(name, f"{part}.{name}", removed_in))
         return cls
 
     return decorate
