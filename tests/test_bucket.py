@@ -11,8 +11,10 @@ import pytest
 
 import ipodyn
 import ipodyn._maps.store
+from ipodyn._maps.evidence.evidence import Request
+from ipodyn._maps.grid import Grid
 from ipodyn._maps.place import Bucket, Folder, place_at
-from ipodyn._maps.stability_map import as_dataset, map_problem
+from ipodyn._maps.stability_map import MapProblem, as_dataset
 from ipodyn._maps.store import Store
 
 obstore = pytest.importorskip("obstore")
@@ -54,7 +56,7 @@ def problem(monkeypatch):
     monkeypatch.setattr(ipodyn._maps.store, "POINTS_PER_PIECE", 24)
     monkeypatch.setattr(ipodyn._maps.store, "MOST_REGIONS", 2)
     P = jax.vmap(lambda key: ipodyn.problems.random(key, 3))(jax.random.split(jax.random.key(1), 10))
-    return map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], lam=0.8, num_steps=60)
+    return MapProblem.of(Grid.of(P, alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], lam=0.8), Request(num_steps=60))
 
 
 def opened(url):
@@ -133,7 +135,7 @@ def test_damage_is_noticed_and_other_runs_are_refused(bucket, problem):
         if pending:
             store.place.write(key, content)
         assert store.place.read(key) == content
-    other = map_problem(np.full((2, 2, 2), 0.5), alpha=[0.5], beta=[1.0])
+    other = MapProblem.of(Grid.of(np.full((2, 2, 2), 0.5), alpha=[0.5], beta=[1.0]))
     with pytest.raises(ValueError, match="holds another run"):
         Store.open(url, other)
     store.place.delete("run.json")
@@ -142,7 +144,7 @@ def test_damage_is_noticed_and_other_runs_are_refused(bucket, problem):
 
 
 def test_of_runs_that_begin_at_once_one_gets_the_bucket(bucket, problem):
-    several = [map_problem(np.full((2, 2, 2), 0.5), alpha=[0.5], beta=[1.0 + k]) for k in range(6)]
+    several = [MapProblem.of(Grid.of(np.full((2, 2, 2), 0.5), alpha=[0.5], beta=[1.0 + k])) for k in range(6)]
     found: list = [None] * 6
     together = threading.Barrier(6)
 

@@ -152,6 +152,6 @@ def test_defects_keep_their_traceback(tmp_path, monkeypatch):
     def defect(*args, **kwargs):
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(map_module, "map_problem", defect)
+    monkeypatch.setattr(map_module.MapProblem, "of", defect)
     with pytest.raises(RuntimeError, match="ours"):
         run([*SMALL, "--out", str(tmp_path / "out")])

@@ -7,6 +7,7 @@ import pytest
 
 import ipodyn
 import ipodyn._maps.statistics
+from ipodyn._maps.evidence.registry import described
 from ipodyn._maps.statistics import MapStatistics
 
 xarray = pytest.importorskip("xarray")
@@ -29,7 +30,7 @@ def fields(rng, monkeypatch):
 
 def gathered(fields, cuts):
     count = len(fields["regime"])
-    stats = MapStatistics(fields, np.arange(3), np.arange(2), count, flags={"regime": FLAGS}, attrs={})
+    stats = MapStatistics([described(name, {}) for name in fields], np.arange(3), np.arange(2), count, attrs={})
     edges = [0, *cuts, count]
     pieces = ({n: x[a:b] for n, x in fields.items()} for a, b in itertools.pairwise(edges))
     sizes = []
@@ -52,7 +53,7 @@ def test_against_numpy_on_the_whole(fields):
         least, largest = stats.extremes(name)
         np.testing.assert_array_equal(least, np.nanmin(fields[name], 0))
         np.testing.assert_array_equal(largest, np.nanmax(fields[name], 0))
-        np.testing.assert_array_equal(stats.share_below_one(name), (fields[name] < 1).mean(0))
+        np.testing.assert_array_equal(stats.fraction_below_one(name), (fields[name] < 1).mean(0))
         np.testing.assert_allclose(stats.median(name), np.nanmedian(fields[name], 0), rtol=1e-15)
     for code, name in FLAGS.items():
         np.testing.assert_array_equal(stats.counts("regime")[name], (fields["regime"] == code).sum(0))
@@ -86,4 +87,4 @@ def test_of_a_dataset():
     )
     stats = MapStatistics.of(found.transpose("beta", "matrix", "alpha"))
     np.testing.assert_array_equal(stats.moments("entropy")[0], found.entropy.values[0])
-    np.testing.assert_array_equal(stats.shares()["oscillates"], found.regime.values[0] == 1)
+    np.testing.assert_array_equal(stats.fractions()["oscillates"], found.regime.values[0] == 1)

@@ -42,7 +42,7 @@ def analytic_dataset(rng, M=5, **grid):
     shift = np.arange(M)[:, None, None] / 10
     data["radius"] = data["contraction_bound"] - 0.5 + xarray.DataArray(shift[:, 0, 0], dims="matrix")
     data["fixed_point_entropy"] = data["radius"] / 3
-    return data.assign_attrs(lam=0.5)
+    return data.assign_attrs(lam=0.5, regime_from="fixed point")
 
 
 def contours(axes):
@@ -78,7 +78,9 @@ def test_map_shows_mean_and_spread_over_matrices(rng):
         values = data[name].values
         np.testing.assert_allclose(heat(titled(figure, f"Mean {what}")), values.mean(0).T)
         np.testing.assert_allclose(heat(titled(figure, f"Spread of {what}")), values.std(0).T)
-    np.testing.assert_allclose(heat(titled(figure, "Share that converges")), np.mean(data.regime.values == 0, axis=0).T)
+    np.testing.assert_allclose(
+        heat(titled(figure, "Fraction that converges")), np.mean(data.regime.values == 0, axis=0).T
+    )
 
 
 def test_boundaries_lie_where_they_should(rng):
@@ -116,7 +118,7 @@ def test_the_first_matrix_to_lose_stability_has_its_line(rng):
     (median,) = contours(titled(figure, "Mean spectral radius"))
     sums = median[:, 0] + median[:, 1] / 10
     assert np.median(sums) == pytest.approx(1.3, abs=1e-12)
-    panel = titled(figure, "Share that converges")
+    panel = titled(figure, "Fraction that converges")
     dashed = [v for v in contours(panel) if np.median(v[:, 0] + v[:, 1] / 10) == pytest.approx(1.1, abs=1e-9)]
     assert len(dashed) == 1 and np.isfinite(dashed[0]).all()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -203,7 +205,7 @@ def test_every_grid_can_be_drawn(rng, alpha, beta, many):
 
 def test_product_axis(rng):
     data = dataset(rng)
-    axes = titled(plot.stability_map(data, product=True), "Share")
+    axes = titled(plot.stability_map(data, product=True), "Fraction")
     np.testing.assert_allclose(axes.get_ylim(), cell_edges(data.beta.values * 0.5)[[0, -1]])
 
 

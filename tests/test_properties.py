@@ -18,7 +18,9 @@ from loops import loop_of, random_loops
 import ipodyn
 import ipodyn._maps.store
 from ipodyn import DPO, IPO
-from ipodyn._maps.stability_map import map_problem
+from ipodyn._maps.evidence.evidence import Request
+from ipodyn._maps.grid import Grid
+from ipodyn._maps.stability_map import MapProblem
 
 K = 4
 EPS = 2.0**-52
@@ -171,7 +173,7 @@ def test_resumed_is_whole(rng, stops):
     P = random_loops(rng, 6, 3, edge=0.02)[0]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(ipodyn._maps.store, "POINTS_PER_PIECE", 8)
-        problem = map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 4.0], lam=0.8, num_steps=40)
+        problem = MapProblem.of(Grid.of(P, alpha=[0.1, 0.9], beta=[0.5, 4.0], lam=0.8), Request(num_steps=40))
         for stop in [*stops, None]:  # each time as a new process would: from the folder alone
             store = ipodyn._maps.store.Store.open(pathlib.Path(folder) / "run", problem)
             for region in rng.permutation(store.pending())[:stop]:

@@ -10,7 +10,9 @@ import pytest
 
 import ipodyn
 import ipodyn._maps.store
-from ipodyn._maps.stability_map import MapProblem, map_problem
+from ipodyn._maps.evidence.evidence import Request
+from ipodyn._maps.grid import Grid
+from ipodyn._maps.stability_map import MapProblem
 from ipodyn._maps.store import Store
 
 pytest.importorskip("typer")
@@ -91,7 +93,8 @@ def test_wrong_options(tmp_path, capsys, arguments, says):
 
 def problems(count):
     P = jax.vmap(lambda key: ipodyn.problems.random(key, 3))(jax.random.split(jax.random.key(1), 10))
-    return [map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 2.0], lam=0.1 * k, num_steps=10) for k in range(count)]
+    grids = [Grid.of(P, alpha=[0.1, 0.9], beta=[0.5, 2.0], lam=0.1 * k) for k in range(count)]
+    return [MapProblem.of(grid, Request(num_steps=10)) for grid in grids]
 
 
 def open_at_once(folder, jobs):
@@ -159,7 +162,7 @@ def test_the_manifest_decides_the_regions(tmp_path, monkeypatch):
 def test_size_of_regions(M, cells, parts):
     """No larger than allowed, and enough of them for all processes and, in large jobs, for some dozens."""
     axis = np.linspace(0.1, 0.9, cells)
-    problem = map_problem(np.full((M, 2, 2), 0.5), alpha=axis, beta=axis, num_steps=10)
+    problem = MapProblem.of(Grid.of(np.full((M, 2, 2), 0.5), alpha=axis, beta=axis))
     size, pieces = ipodyn._maps.store.division(problem.num_matrices, problem.grid.points_per_matrix, parts)
     regions = -(-M // size)
     assert pieces == 1  # to a region

@@ -9,7 +9,10 @@ import pytest
 from preferences import random_P
 
 import ipodyn
-from ipodyn._maps.stability_map import ANALYTIC, map_problem
+from ipodyn._maps.evidence.evidence import Request
+from ipodyn._maps.evidence.fixed_point import FixedPoints
+from ipodyn._maps.grid import Grid
+from ipodyn._maps.stability_map import MapProblem
 
 CODE = {regime.name: int(regime) for regime in ipodyn.Regime}
 
@@ -52,12 +55,14 @@ def test_cells_equal_a_plain_loop(rng, K):
 def test_blocks_and_devices_do_not_matter(rng):
     """Rollouts bit for bit (the same elementwise operations), fixed points to a few roundings."""
     P = random_P(rng, 7, 4, edge=0.02).astype(np.float32)
-    problem = map_problem(P, alpha=np.linspace(0, 0.9, 5), beta=[0.5, 3.0, 9.0], lam=0.8, num_steps=200)
+    grid = Grid.of(P, alpha=np.linspace(0, 0.9, 5), beta=[0.5, 3.0, 9.0], lam=0.8)
+    problem = MapProblem.of(grid, Request(num_steps=200))
+    analytic = {variable.name for variable in FixedPoints.variables}
     reference = problem.compute(size=64)
     for size, devices in ((16, jax.local_devices()[:1]),):
         other = problem.compute(size=size, devices=devices)
         for name, values in reference.items():
-            if name in ANALYTIC:
+            if name in analytic:
                 # Other block sizes compile to other fused multiply-adds; Newton's last step differs by roundings.
                 scale = np.maximum(np.abs(values[np.isfinite(values)]).max(), 1)
                 bound = 16 * np.finfo(np.float32).eps * scale

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,8 +19,10 @@ import ipodyn
 import ipodyn._maps.place
 import ipodyn._maps.store
 from ipodyn._maps import stability_map
+from ipodyn._maps.evidence.evidence import Request
+from ipodyn._maps.grid import Grid
 from ipodyn._maps.place import SCRATCH, Folder
-from ipodyn._maps.stability_map import VARIABLES, MapProblem, as_dataset, map_problem
+from ipodyn._maps.stability_map import MapProblem, as_dataset
 from ipodyn._maps.store import Damaged, Store
 
 xarray = pytest.importorskip("xarray")
@@ -30,7 +33,7 @@ pytest.importorskip("zarr")
 def problem(monkeypatch):
     monkeypatch.setattr(ipodyn._maps.store, "POINTS_PER_PIECE", 24)
     P = jax.vmap(lambda key: ipodyn.problems.random(key, 3))(jax.random.split(jax.random.key(1), 10))
-    return map_problem(P, alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], lam=0.8, num_steps=60)
+    return MapProblem.of(Grid.of(P, alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], lam=0.8), Request(num_steps=60))
 
 
 @pytest.fixture
@@ -190,11 +193,12 @@ def test_two_writers_fill_one_store(tmp_path):
     program = """
 import sys
 import numpy as np
-from ipodyn._maps.stability_map import map_problem
+from ipodyn._maps.grid import Grid
+from ipodyn._maps.stability_map import MapProblem
 from ipodyn._maps.store import Store
-problem = map_problem(np.full((10, 2, 2), 0.5), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], num_steps=60)
+problem = MapProblem.of(Grid.of(np.full((10, 2, 2), 0.5), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0]))
 random = np.random.default_rng(0)
-fields = {name: (9 * random.random(problem.shape)).astype(dtype) for name, dtype in problem.variables().items()}
+fields = {name: (9 * random.random(problem.shape)).astype(dtype) for name, dtype in problem.dtypes.items()}
 print("ready", flush=True)
 sys.stdin.readline()
 store = Store.open(sys.argv[1], problem, parts=10)
@@ -220,11 +224,11 @@ print(store.run)
         writer.stdin.flush()
     runs = {writer.communicate(timeout=100)[0] for writer in writers}
     assert [writer.returncode for writer in writers] == [0, 0] and len(runs) == 1
-    problem = map_problem(np.full((10, 2, 2), 0.5, np.float32), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0], num_steps=60)
+    problem = MapProblem.of(Grid.of(np.full((10, 2, 2), 0.5, np.float32), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0]))
     store = Store.open(tmp_path / "run", problem)
     assert len(store.regions) == 10 and store.pending() == []
     found, random = store.load(), np.random.default_rng(0)
-    for name, dtype in problem.variables().items():
+    for name, dtype in problem.dtypes.items():
         np.testing.assert_array_equal(found[name].values, (9 * random.random(problem.shape)).astype(dtype))
     assert set(os.listdir(tmp_path / "run")) == {"run.json", "map.zarr", "regions"}
 
@@ -260,12 +264,15 @@ import resource, sys
 import jax
 jax.config.update("jax_enable_x64", True)
 import numpy as np
-from ipodyn._maps.stability_map import map_problem
+from ipodyn._maps.evidence.evidence import Request
+from ipodyn._maps.grid import Grid
+from ipodyn._maps.stability_map import MapProblem
 from ipodyn._maps.store import Store
-problem = map_problem(np.full((4000, 2, 2), 0.5), alpha=[0.1, 0.9], beta=[0.5, 2.0], num_steps=10, analytic=False)
+grid = Grid.of(np.full((4000, 2, 2), 0.5), alpha=[0.1, 0.9], beta=[0.5, 2.0])
+problem = MapProblem.of(grid, Request(analytic=False))
 random = np.random.default_rng(0)
 store = Store.open(sys.argv[1], problem)
-fields = {name: random.random(problem.shape).astype(dtype) for name, dtype in problem.variables().items()}
+fields = {name: random.random(problem.shape).astype(dtype) for name, dtype in problem.dtypes.items()}
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     store.write(store.regions[0], lambda first, stop: {name: x[first:stop] for name, x in fields.items()})
@@ -301,8 +308,9 @@ def test_what_killed_writers_leave_is_swept(problem, tmp_path, monkeypatch):
 
 def _changed(problem, what):
     grid = problem.grid
-    options = {"alpha": grid.alpha, "beta": grid.beta, "lam": float(grid.lam), "num_steps": 60}
-    P = np.moveaxis(np.asarray(grid.P), -1, 0).copy()
+    options = {"alpha": grid.alpha, "beta": grid.beta, "lam": float(grid.lam)}
+    request: dict[str, Any] = {"num_steps": 60}
+    P = grid.P.copy()
     skewed = np.array([0.5, 0.3, 0.2])
     if what == "one entry":
         P[3, 0, 1] += 1e-9
@@ -310,7 +318,7 @@ def _changed(problem, what):
     elif what == "dtype":
         P = P.astype(np.float32)
     else:
-        options[what] = {
+        (request if what in ("num_steps", "thresholds") else options)[what] = {
             "alpha": [0.1, 0.8],
             "beta": [0.5, 2.0, 4.1],
             "lam": 0.7,
@@ -322,8 +330,8 @@ def _changed(problem, what):
             "policy0": skewed,
         }[what]
     if what == "pi_0":
-        options["policy0"] = grid.policy0.T  # the start stays, whatever it follows by default
-    return map_problem(P, **options)
+        options["policy0"] = grid.policy0  # the start stays, whatever it follows by default
+    return MapProblem.of(Grid.of(P, **options), Request(**request))
 
 
 DECISIVE = ["one entry", "dtype", "thresholds", "objective", "alpha", "beta", "lam", "num_steps", "pi_ref", "pi_0"]
@@ -389,11 +397,11 @@ class _Marks(Folder):
 @pytest.mark.parametrize("M, cells", [(1_000_000, 1000), (100_000_000, 100)])
 def test_a_map_of_a_million_million_cells(tmp_path, M, cells):
     """Its objects are few, and what is pending is known from the names of the marks alone."""
+    small = MapProblem.of(Grid.of(np.full((2, 2, 2), 0.5), alpha=[0.1], beta=[0.5]))
     per_piece, pieces = ipodyn._maps.store.division(M, cells**2, 1)
     regions = -(-M // (per_piece * pieces))
-    objects = regions * (len(VARIABLES) + 1)
+    objects = regions * (len(small.variables) + 1)
     assert objects + 200 <= 20_000  # descriptions, coordinates and tables are not 200
-    small = map_problem(np.full((2, 2, 2), 0.5), alpha=[0.1], beta=[0.5])
     manifest = {"run": "x", "attributes": {}, "matrices_per_piece": per_piece, "pieces_per_region": pieces}
 
     class Large(MapProblem):
@@ -410,8 +418,8 @@ def test_a_map_of_a_million_million_cells(tmp_path, M, cells):
 def test_a_grid_takes_no_memory_for_its_cells():
     """A map of 4e12 cells is described at once, in arrays that are as long as its axes."""
     axis = np.linspace(0.1, 0.9, 1_000_000)
-    problem = map_problem(np.full((4, 2, 2), 0.5), alpha=axis, beta=axis)
+    problem = MapProblem.of(Grid.of(np.full((4, 2, 2), 0.5), alpha=axis, beta=axis))
     assert problem.shape == (4, 1_000_000, 1_000_000)
-    region = problem.grid.region(np.arange(4), 128)
-    held = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves((problem.grid, region)))
+    tile = problem.grid.tile(np.arange(4), 128)
+    held = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves((problem.grid, tile)))
     assert held < 100 * axis.nbytes

@@ -38,7 +38,7 @@ def _run(cells: int, folder: pathlib.Path) -> dict[str, float]:
 
     def compute(self: MapProblem, first: int, stop: int, **options: object) -> dict[str, np.ndarray]:
         size, fields = (stop - first) * SIDE**2, {}
-        for number, (name, dtype) in enumerate(self.variables().items()):
+        for number, (name, dtype) in enumerate(self.dtypes.items()):
             start = (first * SIDE**2 + number) % (pool.size - size)
             values = pool[start : start + size].reshape(stop - first, SIDE, SIDE)
             fields[name] = (3 * values).astype(dtype) if dtype.kind == "i" else 2 * values

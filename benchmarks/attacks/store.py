@@ -29,7 +29,8 @@ import numpy as np
 from ipodyn import plot
 from ipodyn._cli.app import run
 from ipodyn._maps import store as _store
-from ipodyn._maps.stability_map import MapProblem, map_problem
+from ipodyn._maps.grid import Grid
+from ipodyn._maps.stability_map import MapProblem
 from ipodyn._maps.store import Store
 
 MATRICES, PER_PIECE = 48, 2
@@ -38,9 +39,9 @@ JOB = ["map", "--problem", "random", "--alpha", "0:0.9:2", "--beta", "1:9:3", "-
 
 def stubbed() -> tuple[MapProblem, Callable[[int, int], dict[str, np.ndarray]]]:
     """A map and what stands in for its computation: random numbers that stay the same."""
-    problem = map_problem(np.full((MATRICES, 2, 2), 0.5, np.float32), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0])
+    problem = MapProblem.of(Grid.of(np.full((MATRICES, 2, 2), 0.5, np.float32), alpha=[0.1, 0.9], beta=[0.5, 2.0, 4.0]))
     draw = np.random.default_rng(0)
-    fields = {name: (9 * draw.random(problem.shape)).astype(dtype) for name, dtype in problem.variables().items()}
+    fields = {name: (9 * draw.random(problem.shape)).astype(dtype) for name, dtype in problem.dtypes.items()}
     problem = _Stub(*(getattr(problem, field.name) for field in dataclasses.fields(problem)))
     return problem, lambda first, stop: {name: x[first:stop] for name, x in fields.items()}
 

@@ -12,13 +12,13 @@ from ..timing import interleaved
 from . import Settings
 
 
-def _all_rounds(settings: Any, region: Any, index: Any) -> Any:
+def _all_rounds(plan: Any, tile: Any, index: Any) -> Any:
     """The kernel of the map with every round computed."""
     from ipodyn._rollouts import rollout as _rollout
 
-    loop, policy0 = region.loops(index)
+    loop, policy0 = tile.loops(index)
     one_round = loop.round()
-    progress, _ = _rollout.run(one_round, one_round.start(policy0), settings.plan)
+    progress, _ = _rollout.run(one_round, one_round.start(policy0), plan)
     orbit = _rollout.finish(one_round, progress)
     return orbit.variance, orbit.entropy
 
@@ -26,16 +26,16 @@ def _all_rounds(settings: Any, region: Any, index: Any) -> Any:
 def prepare_all_rounds(job: Job) -> Any:
     """ipodyn's own engine and rounds, without leaving."""
     from ipodyn._engine import blocks as _engine
-    from ipodyn._maps import stability_map as _stability_map
+    from ipodyn._maps import grid as _grid
+    from ipodyn._rollouts import statistics as _statistics
 
-    problem = _stability_map.map_problem(
-        job.P, alpha=job.alpha, beta=job.beta, lam=job.lam, num_steps=job.num_steps, **ipodyn_peer.only_rollouts()
-    )
+    plan = _statistics.Plan.of(job.num_steps, None)
     size = _engine.block_size(job.K, 4, num_points=job.num_trajectories)
-    region = problem.grid.region(np.arange(len(job.P)), size)
+    grid = _grid.Grid.of(job.P, alpha=job.alpha, beta=job.beta, lam=job.lam)
+    tile = grid.tile(np.arange(len(job.P)), size)
 
     def run() -> Statistics:
-        fields = _engine.run_points(_all_rounds, problem.settings, region, job.num_trajectories, size=size)
+        fields = _engine.run_points(_all_rounds, plan, tile, job.num_trajectories, size=size)
         # points of the engine: alphas slowest, matrices fastest
         shape = (job.alpha.size, job.beta.size, len(job.P))
         return Statistics(*(np.moveaxis(field.reshape(shape), -1, 0).ravel() for field in fields))

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from .. import plot
-from .._maps.stability_map import MapProblem, map_problem
+from .._maps.evidence.evidence import Request
+from .._maps.grid import Grid
+from .._maps.stability_map import MapProblem
 from .._maps.statistics import MapStatistics
 from .._maps.store import Damaged, Region, Store
 from .._numerics.checks import check_alpha, check_beta, check_lam
@@ -86,23 +88,23 @@ class MapCommand:
     def _problem(self, preferences: PreferenceSet, alpha: np.ndarray, beta: np.ndarray) -> MapProblem:
         K = preferences.P.shape[-1]
         with foreseen(ValueError):
-            return map_problem(
+            grid = Grid.of(
                 preferences.P.astype(self.dtype),
                 alpha=alpha,
                 beta=beta,
                 lam=self.lam,
-                num_steps=ROUNDS if self.rounds is None else self.rounds,
-                rollouts=not self.analytic,
                 objective=DPO() if self.objective == "dpo" else IPO(),
                 policy0=None if self.analytic or self.start is None else parse_policy(self.start, K).astype(self.dtype),
-                attributes={
-                    "source": preferences.source,
-                    "synthetic": preferences.synthetic,
-                    "kind": self.source.kind,
-                    "seed": self.seed,
-                    "data_report": preferences.report.to_json(),
-                },
             )
+            request = Request(rollouts=not self.analytic, num_steps=ROUNDS if self.rounds is None else self.rounds)
+            attributes = {
+                "source": preferences.source,
+                "synthetic": preferences.synthetic,
+                "kind": self.source.kind,
+                "seed": self.seed,
+                "data_report": preferences.report.to_json(),
+            }
+            return MapProblem.of(grid, request, attributes)
 
     def _compute(self, store: Store, part: Part, screen: "rich.console.Console") -> None:
         """Fill what the store lacks of this process's part, and wait for the others of its job."""
@@ -241,7 +243,7 @@ def _span(values: np.ndarray) -> str:
 
 def _print_tables(target: "rich.console.Console", stats: MapStatistics, matrices: summary.MatrixTable) -> None:
     decorated = target.is_terminal
-    predicted = "" if "variance" in stats.variables else ", predicted by the fixed points"
+    predicted = ", predicted by the fixed points" if stats.attrs["regime_from"] == "fixed point" else ""
     tables = [
         (f"Share of cells in each regime{predicted}", summary.band_columns(stats), summary.band_rows(stats)),
         ("By kind of matrix", matrices.kind_columns(), matrices.kind_rows()),

@@ -8,8 +8,7 @@ from typing import SupportsFloat
 
 import numpy as np
 
-from .._maps.stability_map import CODES
-from .._maps.statistics import MOMENTS, MapStatistics
+from .._maps.statistics import MapStatistics
 from .._rollouts.regimes import Regime
 from ..data import PreferenceSet
 
@@ -17,10 +16,6 @@ NAMES = [regime.name for regime in Regime]
 _BANDS = 5
 _SAFE = 0.95
 _AT_RISK = 3
-DIFFERENCES = {
-    "stable_but_moving": "the fixed point is stable, yet the rollout keeps moving (a cycle beside it)",
-    "unstable_but_still": "the rollout stands still where the slightest nudge would grow (its start keeps it there)",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +47,12 @@ def _percent(value: float) -> str:
 
 def band_rows(stats: MapStatistics) -> list[list[str]]:
     """One row for each band of alpha: regimes, what is certified, and up to which beta nearly all converge."""
-    alpha, beta, fractions = stats.alpha, stats.beta, stats.shares()
+    alpha, beta, fractions = stats.alpha, stats.beta, stats.fractions()
     rows = []
     for band in np.array_split(np.arange(alpha.size), min(_BANDS, alpha.size)):
         label = f"{alpha[band[0]]:.3g}" if band.size == 1 else f"{alpha[band[0]]:.3g} .. {alpha[band[-1]]:.3g}"
         row = [label, *(_percent(float(np.mean(fractions[name][band]))) for name in NAMES)]
-        if "contraction_bound" in stats.variables:
-            row.append(_percent(float(np.mean(stats.share_below_one("contraction_bound")[band]))))
+        row += [_percent(float(np.mean(stats.fraction_below_one(name)[band]))) for name in _certified(stats).values()]
         converging = np.mean(fractions[Regime.converges.name][band], axis=0) >= _SAFE
         upto = int(np.argmin(converging)) if not converging.all() else beta.size
         row.append("none" if upto == 0 else f"{beta[upto - 1]:.3g}" + (" (all)" if upto == beta.size else ""))
@@ -67,36 +61,27 @@ def band_rows(stats: MapStatistics) -> list[list[str]]:
 
 
 def band_columns(stats: MapStatistics) -> list[str]:
-    certified = ["certified"] if "contraction_bound" in stats.variables else []
-    return ["alpha", *NAMES, *certified, f"{_SAFE:.0%} converge up to beta"]
+    return ["alpha", *NAMES, *_certified(stats), f"{_SAFE:.0%} converge up to beta"]
 
 
-def difference_fractions(stats: MapStatistics) -> dict[str, np.ndarray]:
-    """(A, B) fraction of the rollouts that contradict the fixed point, by how; empty without both kinds of evidence."""
-    if "disagreement" not in stats.flags:
-        return {}
-    return {name: fraction for name, fraction in stats.shares("disagreement").items() if name in DIFFERENCES}
+def _certified(stats: MapStatistics) -> dict[str, str]:
+    """What is proved -> the variable that proves it where it is below 1."""
+    return {variable.certifies: name for name, variable in stats.variables.items() if variable.certifies}
 
 
 def difference_lines(stats: MapStatistics) -> list[str]:
-    """One line for each way in which some rollout contradicts its fixed point."""
-    counts = stats.counts("disagreement") if "disagreement" in stats.flags else {}
-    numbers = {name: int(counts[name].sum()) for name in DIFFERENCES if name in counts}
-    return [
-        f"{number:,} {'cell' if number == 1 else 'cells'}: {DIFFERENCES[name]}"
-        for name, number in numbers.items()
-        if number
-    ]
+    """One line for each code that is pointed out, such as a rollout that contradicts its fixed point."""
+    numbers = [(int(counts.sum()), code.sentence) for code, counts in stats.noted()]
+    return [f"{number:,} {'cell' if number == 1 else 'cells'}: {sentence}" for number, sentence in numbers if number]
 
 
 def write_cells(path: pathlib.Path, stats: MapStatistics) -> None:
     """summary.csv: one row for each (alpha, beta)."""
-    columns = {f"fraction_{name}": fraction for name, fraction in stats.shares().items()}
-    if "contraction_bound" in stats.variables:
-        columns["fraction_certified"] = stats.share_below_one("contraction_bound")
-    columns |= {f"fraction_{name}": fraction for name, fraction in difference_fractions(stats).items()}
-    for name in MOMENTS:
-        if name in stats.variables:
+    columns = {f"fraction_{name}": fraction for name, fraction in stats.fractions().items()}
+    columns |= {f"fraction_{proved}": stats.fraction_below_one(name) for proved, name in _certified(stats).items()}
+    columns |= {f"fraction_{code.name}": counts / stats.num_matrices for code, counts in stats.noted()}
+    for name, variable in stats.variables.items():
+        if variable.averaged:
             columns[f"mean_{name}"], columns[f"std_{name}"] = stats.moments(name)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -121,18 +106,15 @@ class MatrixTable:
 
     def __init__(self, path: pathlib.Path, stats: MapStatistics, preferences: PreferenceSet, kinds: Kinds):
         self.preferences, self.kinds = preferences, kinds
-        self._spread = "variance" if "variance" in stats.variables else "radius"
-        self._largest = [name for name in ("variance", "radius") if name in stats.variables]
-        self._differences = {
-            name: CODES["disagreement"].index(name) for name in DIFFERENCES if "disagreement" in stats.variables
-        }
+        self._largest = [name for name, variable in stats.variables.items() if variable.largest]
+        self._noted = [(name, *noted) for name, variable in stats.variables.items() for noted in variable.noted()]
         self._cells = stats.alpha.size * stats.beta.size
         self._by_kind = {name: np.zeros(len(NAMES), np.int64) for name in kinds.masks()}
         self._at_risk: list[tuple[float, float, list[str]]] = []
         self._seen = 0
         self._file = path.open("w", newline="")
         self._writer = csv.writer(self._file)
-        heads = [f"fraction_{name}" for name in (*NAMES, *self._differences)]
+        heads = [f"fraction_{name}" for name in (*NAMES, *(code.name for *_, code in self._noted))]
         heads += [f"largest_{name}" for name in self._largest]
         self._writer.writerow(["matrix", "prompt", "responses", "cyclic", "strongly_transitive", *heads])
 
@@ -150,13 +132,10 @@ class MatrixTable:
         for name, mask in self.kinds.masks().items():
             self._by_kind[name] += counts[mask[matrices]].sum(axis=0)
         fractions = counts / self._cells
-        differing = [
-            np.count_nonzero(fields["disagreement"] == code, axis=(1, 2)) / self._cells
-            for code in self._differences.values()
-        ]
-        largest = {name: _largest(fields[name]) for name in self._largest}
-        self._note_risks(matrices, fractions, largest[self._spread])
-        numbers = np.column_stack([fractions, *differing, *largest.values()])
+        noted = [np.count_nonzero(fields[name] == code, axis=(1, 2)) / self._cells for name, code, _ in self._noted]
+        largest = [_largest(fields[name]) for name in self._largest]
+        self._note_risks(matrices, fractions, largest[0])
+        numbers = np.column_stack([fractions, *noted, *largest])
         for matrix, values in zip(matrices, numbers, strict=True):
             members = " ".join(str(response) for response in self.preferences.responses[matrix])
             kind = [int(self.kinds.cyclic[matrix]), int(self.kinds.st[matrix])]
@@ -189,7 +168,7 @@ class MatrixTable:
 
     def at_risk_columns(self) -> list[str]:
         """What is largest where a loop is least calm: the variance, or, without rollouts, the radius."""
-        return ["matrix", *NAMES, f"largest {self._spread}"]
+        return ["matrix", *NAMES, f"largest {self._largest[0]}"]
 
     def at_risk_rows(self) -> list[list[str]]:
         """The matrices that converge in the fewest cells."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .evidence.evidence import Code, Variable
+from .evidence.registry import described
+from .shards import DIMENSIONS
+
 if TYPE_CHECKING:
     import xarray
 
-MOMENTS = ("variance", "entropy", "radius", "fixed_point_entropy")
-BOUNDS = ("contraction_bound", "radius")
-FLAGS = ("regime", "disagreement")
 _POINTS_PER_BLOCK = 1 << 18
 _SAMPLED_POINTS = 1 << 22  # of each variable whose median or histogram is drawn
 _LEAST_SAMPLE = 101  # matrices
@@ -30,54 +31,48 @@ class MapStatistics:
 
     def __init__(
         self,
-        variables: Iterable[str],
+        variables: Iterable[Variable],
         alpha: np.ndarray,
         beta: np.ndarray,
         num_matrices: int,
         *,
-        flags: Mapping[str, Mapping[int, str]],
         attrs: Mapping[str, Any],
     ):
-        self.variables = frozenset(variables)
+        self.variables = {variable.name: variable for variable in variables}
         self.alpha, self.beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
         self.num_matrices, self.attrs = num_matrices, dict(attrs)
-        self.flags = {name: dict(codes) for name, codes in flags.items() if name in self.variables}
         shape, cells = (self.alpha.size, self.beta.size), self.alpha.size * self.beta.size
-        self._counts = {name: {c: np.zeros(shape, np.int64) for c in codes} for name, codes in self.flags.items()}
+        coded = {name: len(variable.codes) for name, variable in self.variables.items() if variable.codes}
+        self._counts = {name: [np.zeros(shape, np.int64) for _ in range(number)] for name, number in coded.items()}
         nothing = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape)
-        self._moments = dict.fromkeys(self._of(MOMENTS), nothing)
-        bounds = self._of(BOUNDS)
+        averaged = [name for name, variable in self.variables.items() if variable.averaged]
+        self._moments = dict.fromkeys(averaged, nothing)
+        bounds = [name for name, variable in self.variables.items() if variable.boundary or variable.certifies]
         self._below_one = {name: np.zeros(shape, np.int64) for name in bounds}
         self._extremes = {name: (np.full(shape, np.nan), np.full(shape, np.nan)) for name in bounds}
         size = min(num_matrices, max(_LEAST_SAMPLE, _SAMPLED_POINTS // cells))
         every = size == num_matrices
         drawn = np.random.default_rng(0).choice(num_matrices, 0 if every else size, replace=False, shuffle=False)
         self._drawn = np.arange(num_matrices) if every else np.sort(drawn)
-        self._sample: dict[str, list[np.ndarray]] = {name: [] for name in (self._of(MOMENTS) if cells == 1 else bounds)}
+        self._sample: dict[str, list[np.ndarray]] = {name: [] for name in (averaged if cells == 1 else bounds)}
         self._seen = 0
 
     @classmethod
     def of(cls, dataset: "xarray.Dataset") -> "MapStatistics":
         """Those of a whole map."""
-        described = [name for name in FLAGS if name in dataset and "flag_values" in dataset[name].attrs]
-        flags = {name: _codes(dataset[name].attrs) for name in described}
-        known = [name for name in dict.fromkeys((*FLAGS, *MOMENTS, *BOUNDS)) if name in dataset]
-        ordered = dataset.transpose("matrix", "alpha", "beta", ...)
-        fields = {name: np.asarray(ordered[name]) for name in known}
+        cells = [str(name) for name, values in dataset.data_vars.items() if set(values.dims) == set(DIMENSIONS)]
+        variables = [described(name, dataset[name].attrs) for name in cells]
+        ordered = dataset.transpose(*DIMENSIONS, ...)
         found = cls(
-            [str(name) for name in dataset.data_vars],
+            variables,
             np.asarray(dataset["alpha"]),
             np.asarray(dataset["beta"]),
             dataset.sizes["matrix"],
-            flags=flags,
             attrs={str(name): value for name, value in dataset.attrs.items()},
         )
-        for block in found.blocks([fields]):
+        for block in found.blocks([{name: np.asarray(ordered[name]) for name in found.variables}]):
             found.add(block)
         return found
-
-    def _of(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name in self.variables]
 
     def blocks(self, pieces: Iterable[Fields]) -> Iterator[Fields]:
         """The same matrices, in blocks of a length that only the grid decides, however the pieces were cut."""
@@ -86,7 +81,7 @@ class MapStatistics:
         count = 0
         for piece in pieces:
             held.append(piece)
-            count += len(piece["regime"])
+            count += _length(piece)
             if count >= length:
                 joined = _joined(held)
                 for first in range(0, count - count % length, length):
@@ -98,9 +93,9 @@ class MapStatistics:
 
     def add(self, fields: Fields) -> None:
         """Take the next matrices: fields of shape (matrices, alphas, betas)."""
-        count = len(fields["regime"])
+        count = _length(fields)
         for name, counts in self._counts.items():
-            for code, number in counts.items():
+            for code, number in enumerate(counts):
                 number += np.count_nonzero(fields[name] == code, axis=0)
         for name, moments in self._moments.items():
             self._moments[name] = _merged(moments, _moments_of(np.asarray(fields[name], np.float64)))
@@ -115,15 +110,21 @@ class MapStatistics:
 
     def counts(self, variable: str) -> dict[str, np.ndarray]:
         """Name -> (A, B) number of the matrices with that flag."""
-        names = self.flags[variable]
-        return {names[code]: number for code, number in self._counts[variable].items()}
+        named = zip(self.variables[variable].codes, self._counts[variable], strict=True)
+        return {code.name: number for code, number in named}
 
-    def shares(self, variable: str = "regime") -> dict[str, np.ndarray]:
-        """Name -> (A, B) share of the matrices with that flag."""
+    def fractions(self, variable: str = "regime") -> dict[str, np.ndarray]:
+        """Name -> (A, B) fraction of the matrices with that flag."""
         return {name: number / self.num_matrices for name, number in self.counts(variable).items()}
 
-    def share_below_one(self, variable: str) -> np.ndarray:
-        """(A, B) share of the matrices whose bound or radius is below 1."""
+    def noted(self) -> Iterator[tuple[Code, np.ndarray]]:
+        """Each code that is pointed out, and the (A, B) number of the matrices with it."""
+        for name, counts in self._counts.items():
+            for number, code in self.variables[name].noted():
+                yield code, counts[number]
+
+    def fraction_below_one(self, variable: str) -> np.ndarray:
+        """(A, B) fraction of the matrices whose bound or radius is below 1."""
         return self._below_one[variable] / self.num_matrices
 
     def moments(self, variable: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +154,10 @@ class MapStatistics:
         return np.asarray((np.float64(1) * lower + upper) / 2)
 
 
+def _length(fields: Fields) -> int:
+    return len(next(iter(fields.values())))
+
+
 def _joined(held: list[Fields]) -> Fields:
     return held[0] if len(held) == 1 else {name: np.concatenate([piece[name] for piece in held]) for name in held[0]}
 
@@ -173,8 +178,3 @@ def _merged(
     share = other[0] / np.maximum(count, 1)
     apart = other[1] - one[1]
     return count, one[1] + apart * share, one[2] + other[2] + apart**2 * one[0] * share
-
-
-def _codes(attrs: Mapping[Any, Any]) -> dict[int, str]:
-    names = str(attrs["flag_meanings"]).split()
-    return dict(zip((int(code) for code in np.atleast_1d(attrs["flag_values"])), names, strict=True))

@@ -25,7 +25,7 @@ import numpy as np
 
 from .place import Place, place_at
 from .shards import Layout, empty
-from .stability_map import CODES, MapProblem, as_dataset, variable_attributes
+from .stability_map import MapProblem, as_dataset
 from .statistics import MapStatistics
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class Damaged(Exception):
 
 
 def fingerprint(problem: MapProblem) -> str:
-    """A hash of everything that decides the numbers: the arrays, their dtype, the objective, rounds, thresholds."""
+    """A hash of everything that decides the numbers: the arrays, their dtype, the objective, and the evidence."""
     digest = hashlib.sha256()
     grid = problem.grid
     for array in (grid.P, grid.alpha, grid.beta, grid.lam, grid.pi_ref, grid.pi_0, grid.policy0):
         host = np.asarray(array)
         digest.update(f"{host.dtype}{host.shape}".encode())
         digest.update(np.ascontiguousarray(host).data)
-    digest.update(repr((grid.objective, problem.settings, sorted(problem.variables()))).encode())
+    digest.update(repr((grid.objective, problem.evidence, sorted(problem.variables))).encode())
     return digest.hexdigest()
 
 
@@ -87,6 +87,7 @@ class Store:
     def __init__(self, place: Place, problem: MapProblem, manifest: Mapping[str, Any]):
         self.place = place
         self.problem = problem
+        self._dtypes = problem.dtypes
         self.run: str = manifest["run"]  # what the run is called: a name that no other run has
         self.attributes: dict[str, Any] = manifest["attributes"]
         self.layout = Layout(problem.shape, manifest["matrices_per_piece"], manifest["pieces_per_region"])
@@ -133,15 +134,14 @@ class Store:
 
     def _describe(self) -> None:
         """Write what of the descriptions and coordinates is absent or is not what the manifest makes of them."""
-        variables = {name: (dtype, _plain(variable_attributes(name))) for name, dtype in self._variables.items()}
+        variables = {
+            name: (self._dtypes[name], _plain(variable.attributes()))
+            for name, variable in self.problem.variables.items()
+        }
         coordinates = {name: (d, values, _plain(a)) for name, (d, values, a) in self.problem.coordinates().items()}
         for key, content in self.layout.metadata(self.attributes, variables, coordinates).items():
             if self.place.read(f"map.zarr/{key}") != content:
                 self.place.write(f"map.zarr/{key}", content)
-
-    @property
-    def _variables(self) -> dict[str, np.dtype]:
-        return self.problem.variables()
 
     @staticmethod
     def _mark(region: Region) -> str:
@@ -176,14 +176,14 @@ class Store:
 
     def write(self, region: Region, compute: Callable[[int, int], Fields]) -> None:
         """Write what `compute(first, stop)` gives for each piece of a region, and then its mark."""
-        lengths: dict[str, list[int]] = {name: [] for name in self._variables}
+        lengths: dict[str, list[int]] = {name: [] for name in self._dtypes}
         sums = []
         with ExitStack() as stack:
             writers = {name: stack.enter_context(self.place.writer(self._shard(name, region))) for name in lengths}
             for first, stop in self.pieces(region):
                 fields, digest = compute(first, stop), hashlib.sha256()
                 for name, writer in writers.items():
-                    content = self.layout.encode(fields[name].astype(self._variables[name], copy=False))
+                    content = self.layout.encode(fields[name].astype(self._dtypes[name], copy=False))
                     lengths[name].append(len(content))
                     digest.update(content)
                     writer.write(content)
@@ -202,31 +202,30 @@ class Store:
         if mark is None:
             raise Damaged(region)
         lengths: dict[str, list[int]] = mark["lengths"]
-        for name in self._variables:
+        for name in self._dtypes:
             if self.place.read(self._shard(name, region), sum(lengths[name])) != self.layout.index(lengths[name]):
                 raise Damaged(region)
         for number, (first, stop) in enumerate(self.pieces(region)):
             digest, contents = hashlib.sha256(), {}
-            for name in self._variables:
+            for name in self._dtypes:
                 start = sum(lengths[name][:number])
                 contents[name] = self.place.read(self._shard(name, region), start, lengths[name][number])
                 digest.update(contents[name] or b"")
             if digest.hexdigest() != mark["sha256"][number]:
                 raise Damaged(region)
             yield {
-                name: self.layout.decode(contents[name], stop - first, dtype) for name, dtype in self._variables.items()
+                name: self.layout.decode(contents[name], stop - first, dtype) for name, dtype in self._dtypes.items()
             }
 
     def statistics(self) -> MapStatistics:
         """To gather in what tables and pictures need: `for block in stats.blocks(pieces): stats.add(block)`."""
         grid = self.problem.grid
-        flags = {name: dict(enumerate(names)) for name, names in CODES.items()}
-        size = self.problem.num_matrices
-        return MapStatistics(self._variables, grid.alpha, grid.beta, size, flags=flags, attrs=self.attributes)
+        variables, size = self.problem.variables.values(), self.problem.num_matrices
+        return MapStatistics(variables, grid.alpha, grid.beta, size, attrs=self.attributes)
 
     def load(self) -> "xarray.Dataset":
         """The whole map as a labelled dataset, as far as it is finished (NaN and -1 elsewhere)."""
-        fields = {name: empty(self.problem.shape, dtype) for name, dtype in self._variables.items()}
+        fields = {name: empty(self.problem.shape, dtype) for name, dtype in self._dtypes.items()}
         missing = set(self.missing())
         for region in self.regions:
             if region not in missing:

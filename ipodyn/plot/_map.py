@@ -1,11 +1,13 @@
 """The picture of a stability map."""
 
+import itertools
 import textwrap
-from collections.abc import Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._maps.evidence.evidence import Panel, Variable
+from .._maps.evidence.registry import panels
 from .._maps.statistics import MapStatistics
 from ._figure import (
     FAINT,
@@ -33,23 +35,12 @@ if TYPE_CHECKING:
 _ALPHA = "α (how far the reference follows)"
 _BETA = "β (preference strength; TRL's beta is 1/β)"
 _PRODUCT = "βλ (preference strength × on-policy fraction)"
-# variable, what it is, unit, colours
-_ROLLOUT = [
-    ("variance", "variance over time", "Σₖ Varₜ π[k]", "viridis"),
-    ("entropy", "final entropy", "nats", "cividis"),
-]
-_ANALYTIC = [
-    ("radius", "spectral radius", "radius; stable below 1", "viridis"),
-    ("fixed_point_entropy", "entropy of the fixed point", "nats", "cividis"),
-]
+_COLOURS = {"nats": "cividis"}  # of a panel by its unit; all others
+_OTHERS = "viridis"
 _MINORITIES, _MINORITY = ("oscillates", "collapses"), 0.05  # a fraction that matters before it is the largest
-_DIFFERENCES = {  # disagreement: marker, what it says
-    "stable_but_moving": ("o", "move beside a stable fixed point"),
-    "unstable_but_still": ("x", "stand still where a nudge would grow"),
-}
+_MARKERS = "oxs^Dv"  # of the codes that are pointed out, in their order
 _LEAST = 0.25  # with four regimes the largest fraction is at least this
-_BOUND = {"color": "#111111", "rim": "white"}
-_EXACT = {"color": "#D7191C", "rim": "white"}
+_PROOFS, _EXACT = ("#111111", "#0072B2", "#7B3294"), ("#D7191C", "#B35806", "#1B7837")  # colours of boundaries
 
 
 def stability_map(dataset: "xarray.Dataset | MapStatistics", *, product: bool = False) -> "matplotlib.figure.Figure":
@@ -72,8 +63,8 @@ def stability_map(dataset: "xarray.Dataset | MapStatistics", *, product: bool = 
 
     >>> import ipodyn
     >>> P = ipodyn.problems.three_cycle(0.4)
-    >>> dataset = ipodyn.stability_map(P, alpha=[0.2, 0.9], beta=[1.0, 6.0], num_steps=100, policy0=[0.5, 0.3, 0.2])
-    >>> figure = ipodyn.plot.stability_map(dataset)  # then figure.savefig("map.png")
+    >>> found = ipodyn.stability_map(P, alpha=[0.2, 0.9], beta=[1.0, 6.0], num_steps=100, policy0=[0.5, 0.3, 0.2])
+    >>> figure = ipodyn.plot.stability_map(found)  # then figure.savefig("map.png")
     >>> "1 preference matrix" in figure.get_suptitle()
     True
     """
@@ -93,7 +84,7 @@ def stability_map(dataset: "xarray.Dataset | MapStatistics", *, product: bool = 
 
 def _checked(dataset: "xarray.Dataset") -> MapStatistics:
     """What is drawn of a dataset; `ValueError` if it lacks something."""
-    needed = [*(name for name, *_ in _quantities(frozenset(map(str, dataset)))), "regime"]
+    needed = [*(variable.name for variable, _ in panels(map(str, dataset.data_vars))), "regime"]
     missing = [name for name in needed if name not in dataset]
     if missing or not {"matrix", "alpha", "beta"} <= set(dataset.dims):
         raise ValueError(
@@ -103,13 +94,9 @@ def _checked(dataset: "xarray.Dataset") -> MapStatistics:
     return MapStatistics.of(dataset)
 
 
-def _quantities(variables: Set[str]) -> list[tuple[str, str, str, str]]:
-    """What the panels show: the evidence of the rollouts, or, in a map without them, the fixed points."""
-    return _ANALYTIC if _without_rollouts(variables) else _ROLLOUT
-
-
-def _without_rollouts(variables: Set[str]) -> bool:
-    return "radius" in variables and not {"variance", "entropy"} & variables
+def _predicted(stats: MapStatistics) -> bool:
+    """Whether the regimes are those that the fixed points predict, without rollouts."""
+    return stats.attrs.get("regime_from") == "fixed point"
 
 
 def _heading(stats: MapStatistics) -> str:
@@ -125,71 +112,97 @@ def _heading(stats: MapStatistics) -> str:
     for key, form in forms:
         if key in attrs:
             facts.append(form.format(attrs[key]))
-    if _without_rollouts(stats.variables):
+    if _predicted(stats):
         facts.append("fixed points, no rollouts")
     return f"{source}\n{' · '.join(facts)}"
 
 
-def _differences(stats: MapStatistics) -> dict[str, np.ndarray]:
-    """Name -> (A, B) mask: where enough rollouts contradict the fixed point in that way; only those there are."""
-    if "disagreement" not in stats.flags:
-        return {}
-    fractions = stats.shares("disagreement")
-    masks = {name: fractions[name] >= _MINORITY for name in _DIFFERENCES if name in fractions}
-    return {name: mask for name, mask in masks.items() if mask.any()}
+class _Mark(NamedTuple):
+    """A code that enough matrices have in some cells: where, how it is drawn, and what the legend says."""
+
+    cells: np.ndarray
+    look: dict[str, Any]
+    text: str
+
+
+def _marks(stats: MapStatistics) -> list[_Mark]:
+    """Those of the codes that are pointed out, such as of rollouts that contradict the fixed point."""
+    found = []
+    for (code, counts), marker in zip(stats.noted(), itertools.cycle(_MARKERS)):
+        cells = counts / stats.num_matrices >= _MINORITY
+        look = {"marker": marker, "linestyle": "none", "markersize": 4.5, "markeredgewidth": 1.1}
+        look |= {"markerfacecolor": "white", "markeredgecolor": "#111111"}
+        found.append(_Mark(cells, look, f"{100 * _MINORITY:g} % of the matrices {code.legend}"))
+    return [mark for mark in found if mark.cells.any()]
 
 
 def _maps(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: str) -> "matplotlib.figure.Figure":
     many = stats.num_matrices > 1  # one matrix has no spread
-    figure = new_figure(14.5 if many else 10.5, 8.2)
-    panels = figure.subplots(2, 3 if many else 2, sharex=True, sharey=True)
+    quantities = panels(stats.variables)
+    rows, columns = max(2, len(quantities)), 3 if many else 2
+    figure = new_figure(14.5 if many else 10.5, 4.1 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True)
     edges = cell_edges(alpha), cell_edges(beta)
-    for (name, what, unit, colours), row in zip(_quantities(stats.variables), panels, strict=True):
-        mean, spread = stats.moments(name)
-        titles = [f"Mean {what}", f"Spread of {what}"] if many else [_capital(what)]
-        for axes, values, title in zip(row, (mean, spread), titles, strict=False):
-            _heat(figure, axes, edges, values, unit, colours)
-            style_axes(axes, title=title)
-    fractions = stats.shares()
-    regime = "Predicted regime" if _without_rollouts(stats.variables) else "Regime"
-    _dominant(panels[0, -1], edges, fractions)
-    for name, mask in _differences(stats).items():
-        a, b = np.nonzero(mask)
-        panels[0, -1].plot(alpha[a], beta[b], **_mark(name))
-    style_axes(panels[0, -1], title=f"{regime} of most matrices (paler: of fewer)")
-    _heat(figure, panels[1, -1], edges, fractions["converges"], "fraction of matrices", "Blues", low=0.0, high=1.0)
-    style_axes(panels[1, -1], title="Share that converges")
+    for (variable, panel), row in zip(quantities, grid, strict=False):
+        _quantity(figure, row, edges, stats.moments(variable.name), panel)
+    for axes in (*grid[len(quantities) :, :-1].flat, *grid[2:, -1]):
+        axes.set_visible(False)
+    fractions, marks = stats.fractions(), _marks(stats)
+    _regimes(figure, grid[:2, -1], edges, fractions, _predicted(stats))
+    for mark in marks:
+        a, b = np.nonzero(mark.cells)
+        grid[0, -1].plot(alpha[a], beta[b], **mark.look)
     drawn = _lines(stats, fractions)
-    for axes in panels.flat:
+    for axes in grid.flat:
         for line in drawn:
-            if line.everywhere or axes in panels[:, -1]:
+            if line.everywhere or axes in grid[:, -1]:
                 line.draw(axes, alpha, beta)
         for values, axis in ((alpha, "x"), (beta, "y")):
             if is_geometric(values):
                 set_log(axes, axis)
         axes.set_xlim(edges[0][0], edges[0][-1])
         axes.set_ylim(edges[1][0], edges[1][-1])
-    for axes in panels[-1]:
+    for axes in (*grid[-1, :-1], grid[1, -1]):
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel(_ALPHA, fontsize=LABEL_SIZE, color=INK)
-    for axes in panels[:, 0]:
+    for axes in grid[:, 0]:
         axes.set_ylabel(label, fontsize=LABEL_SIZE, color=INK)
-    _legend(figure, stats, fractions, drawn)
+    _legend(figure, stats, fractions, drawn, marks)
     return figure
+
+
+def _quantity(
+    figure: Any,
+    row: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray],
+    moments: tuple[np.ndarray, np.ndarray],
+    panel: Panel,
+) -> None:
+    """Mean and spread of a variable side by side; the value where there is but one matrix."""
+    many = row.size > 2
+    titles = [f"Mean {panel.title}", f"Spread of {panel.title}"] if many else [_capital(panel.title)]
+    for axes, values, title in zip(row, moments, titles, strict=False):
+        _heat(figure, axes, edges, values, panel.unit, _COLOURS.get(panel.unit, _OTHERS))
+        style_axes(axes, title=title)
+
+
+def _regimes(
+    figure: Any,
+    column: np.ndarray,
+    edges: tuple[np.ndarray, np.ndarray],
+    fractions: dict[str, np.ndarray],
+    predicted: bool,
+) -> None:
+    """What most matrices do, and below it the fraction that converges."""
+    _dominant(column[0], edges, fractions)
+    regime = "Predicted regime" if predicted else "Regime"
+    style_axes(column[0], title=f"{regime} of most matrices (paler: of fewer)")
+    _heat(figure, column[1], edges, fractions["converges"], "fraction of matrices", "Blues", low=0.0, high=1.0)
+    style_axes(column[1], title="Fraction that converges")
 
 
 def _capital(what: str) -> str:
     return what[0].upper() + what[1:]
-
-
-def _mark(difference: str) -> dict[str, Any]:
-    return {
-        "marker": _DIFFERENCES[difference][0],
-        "linestyle": "none",
-        "markersize": 4.5,
-        "markerfacecolor": "white",
-        "markeredgecolor": "#111111",
-        "markeredgewidth": 1.1,
-    }
 
 
 def _heat(
@@ -236,7 +249,7 @@ class _Line(NamedTuple):
 
     text: str
     values: np.ndarray
-    look: dict[str, str]
+    colour: str
     style: str
     width: float
     level: float = 1.0
@@ -252,40 +265,46 @@ class _Line(NamedTuple):
             beta,
             np.ma.masked_invalid(self.values.T),
             levels=[self.level],
-            colors=self.look["color"],
+            colors=self.colour,
             linewidths=self.width,
             linestyles=self.style,
         )
-        lines.set_path_effects(outline(self.width + 1.6, self.look["rim"]))
+        lines.set_path_effects(outline(self.width + 1.6, "white"))
 
 
 def _lines(stats: MapStatistics, fractions: dict[str, np.ndarray]) -> list[_Line]:
-    """The curves of a map that lie in its grid."""
-    many = stats.num_matrices > 1
-    lines = []
+    """The curves of a map that lie in its grid: of what is proved, of minorities, and of what is exact."""
+    bounds = [variable for variable in stats.variables.values() if variable.boundary]
+    proofs = [variable for variable in bounds if variable.certifies]
+    exact = [variable for variable in bounds if not variable.certifies]
+    found = [
+        line for variable, colour in zip(proofs, itertools.cycle(_PROOFS)) for line in _of(stats, variable, colour)
+    ]
+    for name in _MINORITIES:
+        text = f"{100 * _MINORITY:g} % of the matrices {name[:-1]}"
+        found.append(_Line(text, fractions[name], REGIME_COLOURS[name], "dotted", 2.2, _MINORITY))
+    found += [line for variable, colour in zip(exact, itertools.cycle(_EXACT)) for line in _of(stats, variable, colour)]
+    return [line for line in found if line.crosses_grid()]
+
+
+def _of(stats: MapStatistics, variable: Variable, colour: str) -> list[_Line]:
+    """Where a variable reaches 1: of the median matrix and, where there are many, of those at the ends."""
+    assert variable.boundary is not None
     whole = stats.sample_size == stats.num_matrices
     median = "median matrix" if whole else f"median of {stats.sample_size:,} of the matrices"
-    if "contraction_bound" in stats.variables:
-        bound = stats.median("contraction_bound")
-        text = f"contraction bound = 1, {median} (convergence proved below)"
-        lines.append(_Line(text, bound, _BOUND, "solid", 1.8, everywhere=True))
-        text = "the first and the last matrix to lose that proof"
-        for extreme in stats.extremes("contraction_bound")[::-1] if many else ():
-            lines.append(_Line(text, extreme, _BOUND, "dashed", 1.0))
-    for name in _MINORITIES:
-        look = {"color": REGIME_COLOURS[name], "rim": "white"}
-        text = f"{100 * _MINORITY:g} % of the matrices {name[:-1]}"
-        lines.append(_Line(text, fractions[name], look, "dotted", 2.2, _MINORITY))
-    if "radius" in stats.variables:
-        text = f"exact boundary: spectral radius = 1, {median}"
-        lines.append(_Line(text, stats.median("radius"), _EXACT, "solid", 1.8, everywhere=True))
-        if many:
-            text = "the first matrix to lose stability"
-            lines.append(_Line(text, stats.extremes("radius")[1], _EXACT, "dashed", 1.0))
-    return [line for line in lines if line.crosses_grid()]
+    text = variable.boundary.median.format(median=median)
+    found = [_Line(text, stats.median(variable.name), colour, "solid", 1.8, everywhere=True)]
+    if stats.num_matrices > 1:
+        ends = stats.extremes(variable.name)[::-1]
+        found += [
+            _Line(text, x, colour, "dashed", 1.0) for text, x in zip(variable.boundary.extremes, ends, strict=False)
+        ]
+    return found
 
 
-def _legend(figure: Any, stats: MapStatistics, fractions: dict[str, np.ndarray], drawn: list[_Line]) -> None:
+def _legend(
+    figure: Any, stats: MapStatistics, fractions: dict[str, np.ndarray], drawn: list[_Line], marks: list[_Mark]
+) -> None:
     patches, lines = mpl("patches"), mpl("lines")
     tuples = mpl("legend_handler").HandlerTuple(ndivide=None, pad=0)
     handles: list[Any] = [
@@ -295,11 +314,11 @@ def _legend(figure: Any, stats: MapStatistics, fractions: dict[str, np.ndarray],
     labels = list(fractions)
 
     for text, line in {line.text: line for line in drawn}.items():
-        handles.append(lines.Line2D([], [], color=line.look["color"], linestyle=line.style, linewidth=line.width))
+        handles.append(lines.Line2D([], [], color=line.colour, linestyle=line.style, linewidth=line.width))
         labels.append(text)
-    for name in _differences(stats):
-        handles.append(lines.Line2D([], [], **_mark(name)))
-        labels.append(f"{100 * _MINORITY:g} % of the matrices {_DIFFERENCES[name][1]}")
+    for mark in marks:
+        handles.append(lines.Line2D([], [], **mark.look))
+        labels.append(mark.text)
     figure.legend(
         handles,
         labels,
@@ -317,23 +336,24 @@ def _curves(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: st
     along_alpha = alpha.size > 1
     x, name = (alpha, _ALPHA) if along_alpha else (beta, label)
     fixed = f"β = {stats.beta[0]:.4g}" if along_alpha else f"α = {alpha[0]:.4g}"
-    figure = new_figure(13.5, 4.8)
-    panels = figure.subplots(1, 3)
-    for axes, (variable, what, unit, _) in zip(panels, _quantities(stats.variables), strict=False):
-        mean, spread = (values.reshape(-1) for values in stats.moments(variable))
+    quantities = panels(stats.variables)
+    figure = new_figure(4.5 * (len(quantities) + 1), 4.8)
+    row = figure.subplots(1, len(quantities) + 1)
+    for axes, (variable, panel) in zip(row, quantities, strict=False):
+        mean, spread = (values.reshape(-1) for values in stats.moments(variable.name))
         axes.fill_between(x, np.maximum(mean - spread, 0), mean + spread, color="#0072B2", alpha=0.2, linewidth=0)
         axes.plot(x, mean, color="#0072B2", marker="o", markersize=3)
-        style_axes(axes, title=f"{_capital(what)}, mean ± spread, {fixed}", x=name, y=unit)
+        style_axes(axes, title=f"{_capital(panel.title)}, mean ± spread, {fixed}", x=name, y=panel.unit)
         axes.set_ylim(bottom=0)
-    fractions = {regime: fraction.reshape(-1) for regime, fraction in stats.shares().items()}
-    axes = panels[2]
+    fractions = {regime: fraction.reshape(-1) for regime, fraction in stats.fractions().items()}
+    axes = row[-1]
     axes.stackplot(
         x, *fractions.values(), colors=[REGIME_COLOURS[regime] for regime in fractions], labels=list(fractions)
     )
     figure.legend(loc="outside lower right", ncols=4, fontsize=TICK_SIZE, frameon=False)
     axes.set_ylim(0, 1)
     style_axes(axes, title=f"Fraction of matrices in each regime, {fixed}", x=name, y="fraction")
-    for axes in panels:
+    for axes in row:
         axes.set_xlim(x[0], x[-1])
         light_axes(axes)
         if is_geometric(x):
@@ -343,17 +363,18 @@ def _curves(stats: MapStatistics, alpha: np.ndarray, beta: np.ndarray, label: st
 
 def _point(stats: MapStatistics) -> "matplotlib.figure.Figure":
     """No parameter moves: how the matrices are distributed."""
-    figure = new_figure(13.5, 4.8)
-    panels = figure.subplots(1, 3)
+    quantities = panels(stats.variables)
+    figure = new_figure(4.5 * (len(quantities) + 1), 4.8)
+    row = figure.subplots(1, len(quantities) + 1)
     at = f"α = {stats.alpha[0]:.4g}, β = {stats.beta[0]:.4g}"
-    for axes, (variable, what, unit, _) in zip(panels, _quantities(stats.variables), strict=False):
-        values = np.asarray(stats.sample(variable), np.float64).reshape(-1)
+    for axes, (variable, panel) in zip(row, quantities, strict=False):
+        values = np.asarray(stats.sample(variable.name), np.float64).reshape(-1)
         axes.hist(values[np.isfinite(values)], bins=30, color="#0072B2")
-        style_axes(axes, title=f"{_capital(what)} at {at}", x=unit, y="matrices")
+        style_axes(axes, title=f"{_capital(panel.title)} at {at}", x=panel.unit, y="matrices")
         light_axes(axes)
-    fractions = {regime: float(fraction[0, 0]) for regime, fraction in stats.shares().items()}
-    panels[2].bar(list(fractions), list(fractions.values()), color=[REGIME_COLOURS[regime] for regime in fractions])
-    panels[2].set_ylim(0, 1)
-    style_axes(panels[2], title="Fraction of matrices in each regime", y="fraction")
-    light_axes(panels[2])
+    fractions = {regime: float(fraction[0, 0]) for regime, fraction in stats.fractions().items()}
+    row[-1].bar(list(fractions), list(fractions.values()), color=[REGIME_COLOURS[regime] for regime in fractions])
+    row[-1].set_ylim(0, 1)
+    style_axes(row[-1], title="Fraction of matrices in each regime", y="fraction")
+    light_axes(row[-1])
     return figure
