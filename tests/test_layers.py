@@ -98,7 +98,6 @@ LONG = {
     "_equilibria.critical._after",
     "_equilibria.safe_region.safe_region",
     "_equilibria.tune.tune",
-    "_maps.stability_map.map_problem",
     "_reproduce.claims._claims",
     "_reproduce.evolution.evolution",
     "_reproduce.maps.heat_map",
