@@ -19,8 +19,8 @@ image = pytest.importorskip("matplotlib.image")
 
 from ipodyn._cli import summary  # noqa: E402
 from ipodyn._cli.app import run  # noqa: E402
-from ipodyn._cli.options import parse_grid  # noqa: E402
 from ipodyn._cli.output import console, table  # noqa: E402
+from ipodyn._cli.parsing import parse_grid  # noqa: E402
 from ipodyn._maps.stability_map import MapProblem  # noqa: E402
 
 SMALL = ["--alpha", "0:0.9:3", "--beta", "1:9:4", "--rounds", "200", "--limit", "12"]

@@ -12,6 +12,7 @@ from .doctor import doctor
 from .errors import CommandError, Stopped, one_line
 from .loop import LoopOptions
 from .map import MapCommand
+from .parsing import with_default_source
 from .reproduce import reproduce
 from .rollout import RolloutCommand
 from .sharing import Sharing
@@ -53,6 +54,14 @@ def _map(
     attributes: o.Attributes = None,
     response: o.Response = None,
     pairs: o.Pairs = None,
+    first: o.First = None,
+    second: o.Second = None,
+    score: o.Score = None,
+    weight: o.Weight = None,
+    winner: o.Winner = None,
+    wins: o.Wins = None,
+    ties: o.Ties = None,
+    by: o.By = o.Comparands.response,
     both_orders: o.BothOrders = False,
     preferences: o.Preferences = None,
     helpsteer: o.HelpSteer = None,
@@ -111,6 +120,14 @@ def _diagnose(
     attributes: o.Attributes = None,
     response: o.Response = None,
     pairs: o.Pairs = None,
+    first: o.First = None,
+    second: o.Second = None,
+    score: o.Score = None,
+    weight: o.Weight = None,
+    winner: o.Winner = None,
+    wins: o.Wins = None,
+    ties: o.Ties = None,
+    by: o.By = o.Comparands.response,
     both_orders: o.BothOrders = False,
     preferences: o.Preferences = None,
     helpsteer: o.HelpSteer = None,
@@ -221,7 +238,7 @@ def _say_stopped(message: str) -> None:
 def run(arguments: list[str]) -> int:
     """Run a command line, without the set-up of a process: the exit code; messages go to stderr, one line each."""
     try:
-        code = app(o.with_default_source(arguments), prog_name="ipodyn", standalone_mode=False)
+        code = app(with_default_source(arguments), prog_name="ipodyn", standalone_mode=False)
     except CommandError as error:
         print(f"ipodyn: {one_line(str(error))}", file=sys.stderr)
         return 2

@@ -23,8 +23,8 @@ from .._objectives.ipo import IPO
 from ..data import PreferenceSet
 from . import summary
 from .errors import CommandError, Stopped, foreseen, writing
-from .options import parse_grid, parse_policy
 from .output import ProgressBar, console, say, table
+from .parsing import parse_grid, parse_policy
 from .sharing import Part, Sharing
 from .sources import Source
 

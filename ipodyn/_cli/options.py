@@ -1,17 +1,14 @@
-"""The options that several commands share, and how their texts are read."""
+"""The options that several commands share."""
 
 import enum
 import pathlib
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-
-from .._numerics.checks import check_policy
-from .errors import CommandError, foreseen
 
 # Help is read by people who know their trainer, not this project: say which way every number points.
 _DATA = "Data (one of these; none of them: a synthetic set)"
+_COLUMNS = "Columns of --pairs, where they have other names"
 _DYNAMICS = "Loop"
 _TRAINER = "Trainer settings in place of --alpha, --beta, --lam; what is not said is the trainer's default"
 _RUN = "Run"
@@ -32,6 +29,11 @@ class Objective(enum.StrEnum):
 class Precision(enum.StrEnum):
     float32 = "float32"
     float64 = "float64"
+
+
+class Comparands(enum.StrEnum):
+    response = "response"
+    model = "model"
 
 
 class Subsets(enum.StrEnum):
@@ -58,7 +60,7 @@ Prompt = Annotated[
         "--prompt",
         panel=_DATA,
         metavar="COL",
-        help="Column that says which prompt a row belongs to (--pairs: prompt_id by default).",
+        help="Column that says which prompt a row belongs to (--pairs: prompt_id, prompt, ... by default).",
     ),
 ]
 Attributes = Annotated[
@@ -80,8 +82,40 @@ Pairs = Annotated[
         "--pairs",
         panel=_DATA,
         metavar="FILE",
-        help="Table with one judged pair a row: prompt_id, first, second, score of the first in [0, 1], and "
-        "optionally weight.",
+        help="Table with one judged pair a row: first, second and score, winner or wins; or prompt, chosen, rejected. "
+        "Usual names of columns are recognised, others named by the options of --pairs.",
+    ),
+]
+First = Annotated[
+    str | None, _option("--first", panel=_COLUMNS, metavar="COL", help="Column of the first response of a pair.")
+]
+Second = Annotated[
+    str | None, _option("--second", panel=_COLUMNS, metavar="COL", help="Column of the second response.")
+]
+Score = Annotated[
+    str | None,
+    _option("--score", panel=_COLUMNS, metavar="COL", help="Column of the score of the first response, 0 to 1."),
+]
+Weight = Annotated[
+    str | None, _option("--weight", panel=_COLUMNS, metavar="COL", help="Column of how much a row counts.")
+]
+Winner = Annotated[
+    str | None,
+    _option("--winner", panel=_COLUMNS, metavar="COL", help="Column of the winner: 1, 2 or tie, a or b, or its name."),
+]
+Ties = Annotated[
+    str | None, _option("--ties", panel=_COLUMNS, metavar="COL", help="Column of the number of ties, beside --wins.")
+]
+Wins = Annotated[
+    str | None,
+    _option("--wins", panel=_COLUMNS, metavar="A,B", help="Columns that count the wins of the first and the second."),
+]
+By = Annotated[
+    Comparands,
+    _option(
+        "--by",
+        panel=_COLUMNS,
+        help="What is compared: responses, prompt by prompt, or the models that gave them, all prompts pooled.",
     ),
 ]
 BothOrders = Annotated[
@@ -329,52 +363,3 @@ NumProcesses = Annotated[int | None, _option("--num-processes", panel=_MANY, met
 ProcessId = Annotated[
     int | None, _option("--process-id", panel=_MANY, metavar="I", help="Which of them this is, from 0.")
 ]
-
-
-def parse_grid(text: str, name: str) -> np.ndarray:
-    """`START:STOP:N`, `START:STOP:N:log` or one number, as increasing values."""
-    how = f"write START:STOP:N such as 0.5:10:20, START:STOP:N:log, or one number; {name} is {text!r}"
-    parts = text.split(":")
-    log = len(parts) == 4 and parts[3] == "log"
-    if len(parts) not in (1, 3) and not log:
-        raise CommandError(how)
-    try:
-        ends = [float(part) for part in parts[:2]]
-        number = int(parts[2]) if len(parts) > 2 else 1
-    except ValueError:
-        raise CommandError(how) from None
-    if not np.all(np.isfinite(ends)):
-        raise CommandError(f"{name} is {text!r}: give finite numbers")
-    if len(ends) == 1:
-        return np.array(ends)
-    start, stop = ends
-    if number < 2:
-        raise CommandError(f"{name} is {text!r}: a range needs at least 2 points; for one point give one number")
-    if not start < stop:
-        raise CommandError(f"{name} is {text!r}: STOP must be larger than START")
-    if log and start <= 0:
-        raise CommandError(f"{name} is {text!r}: a grid with :log must start above 0")
-    return np.geomspace(start, stop, number) if log else np.linspace(start, stop, number)
-
-
-def parse_policy(text: str, K: int) -> np.ndarray:
-    """`P1,P2,...` as K probabilities that sum to 1."""
-    try:
-        policy = np.array([float(part) for part in text.split(",")])
-    except ValueError:
-        raise CommandError(
-            f"--start is {text!r}: write {K} probabilities with commas between them, such as 0.5,0.3,0.2"
-        ) from None
-    with foreseen(ValueError):
-        return check_policy(policy, K, name="--start")
-
-
-def with_default_source(arguments: list[str]) -> list[str]:
-    """`--helpsteer` may stand alone; then it means the dataset itself."""
-    result = []
-    for place, argument in enumerate(arguments):
-        result.append(argument)
-        following = arguments[place + 1] if place + 1 < len(arguments) else "--"
-        if argument == "--helpsteer" and following.startswith("--"):
-            result.append("nvidia/HelpSteer")
-    return result

@@ -19,8 +19,8 @@ from .._rollouts.regimes import Regime, RegimeThresholds, classify, settled
 from .._rollouts.rollout import rollout
 from ..data import PreferenceSet
 from .errors import CommandError, foreseen
-from .options import parse_policy
 from .output import console, say, write_whole
+from .parsing import parse_policy
 from .sources import Source
 
 _PICTURES = (".png", ".pdf", ".svg")

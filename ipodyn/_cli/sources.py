@@ -13,6 +13,7 @@ from .. import data, problems
 from ..data import DataError, LoadReport, PreferenceSet
 from .errors import CommandError, foreseen
 
+_COLUMNS = ("first", "second", "score", "weight", "winner", "ties")  # of --pairs, each an option of its name
 _DRAWN = 100  # matrices of a random problem where the user names no number
 
 
@@ -25,6 +26,14 @@ class Source:
     attributes: str | None = None
     response: str | None = None
     pairs: pathlib.Path | None = None
+    first: str | None = None
+    second: str | None = None
+    score: str | None = None
+    weight: str | None = None
+    winner: str | None = None
+    wins: str | None = None
+    ties: str | None = None
+    by: str = "response"
     both_orders: bool = False
     preferences: pathlib.Path | None = None
     helpsteer: str | None = None
@@ -73,7 +82,7 @@ class Source:
             "prompt": ("ratings", "pairs"),
             "attributes": ("ratings",),
             "response": ("ratings",),
-            "both_orders": ("pairs",),
+            **{name: ("pairs",) for name in (*_COLUMNS, "wins", "both_orders")},
             "strength": ("problem",),
             "group": ("ratings", "pairs", "helpsteer", "problem"),
         }
@@ -83,6 +92,8 @@ class Source:
                 raise CommandError(
                     f"--{name.replace('_', '-')} goes with {words}, which is not given; add it or leave it out"
                 )
+        if self.by != "response" and chosen != "pairs":
+            raise CommandError("--by goes with --pairs, which is not given; add it or leave it out")
         if self.subsets != "disjoint" and chosen not in ("ratings", "pairs", "helpsteer"):
             raise CommandError("--subsets goes with --ratings, --pairs or --helpsteer; leave it out")
         return chosen
@@ -104,9 +115,15 @@ class Source:
 
     def _load_pairs(self) -> PreferenceSet:
         assert self.pairs is not None
+        wins = None if self.wins is None else [name.strip() for name in self.wins.split(",")]
+        if wins is not None and len(wins) != 2:
+            raise CommandError(f"--wins is {self.wins!r}: name two columns, A,B, of the first's and the second's wins")
         return data.load_pairs(
             self.pairs,
-            prompt="prompt_id" if self.prompt is None else self.prompt,
+            prompt=self.prompt,
+            **{name: getattr(self, name) for name in _COLUMNS},
+            wins=None if wins is None else (wins[0], wins[1]),
+            by=self.by,
             group=self.group,
             subsets=self.subsets,
             both_orders=self.both_orders,

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +12,12 @@ from .._numerics.deprecation import renamed_keywords
 from .._numerics.randomness import RandomKey, host_generator, key_words
 from .._preferences.pairs import pairs
 from ._groups import all_subsets, check_grouping, check_number, disjoint_complete_groups
+from ._layouts import Columns, Comparisons, comparisons_in
 from ._matrices import from_rounded
 from ._report import DataError, LoadReport, counted
 from ._set import PreferenceSet
-from ._tables import Ids, ids, label_array, numbers, read_table, require_columns
+from ._tables import Ids, label_array, name_of, read_table
 from ._tournaments import Tournaments, tournaments
-
-_WEIGHT = "weight"  # read where the table has it, unless another column is named
 
 # What becomes of a row; the later ones win where several apply.
 _USED, _ITSELF, _WEIGHTLESS, _NO_SCORE, _NO_RESPONSE, _NO_PROMPT, _NO_GROUP, _INCOMPLETE, _ONE_ORDER = range(9)
@@ -25,13 +25,19 @@ _USED, _ITSELF, _WEIGHTLESS, _NO_SCORE, _NO_RESPONSE, _NO_PROMPT, _NO_GROUP, _IN
 
 @renamed_keywords("0.3", seed="key")
 def load_pairs(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Any,
     *,
-    prompt: str = "prompt_id",
-    first: str = "first",
-    second: str = "second",
-    score: str = "score",
+    prompt: str | None = None,
+    first: str | None = None,
+    second: str | None = None,
+    score: str | None = None,
     weight: str | None = None,
+    winner: str | None = None,
+    wins: tuple[str, str] | None = None,
+    ties: str | None = None,
+    chosen: str | None = None,
+    rejected: str | None = None,
+    by: str = "response",
     group: int | None = None,
     subsets: str = "disjoint",
     both_orders: bool = False,
@@ -46,11 +52,17 @@ def load_pairs(
     over all comparisons of i with j, where s is the score of i (the row's score, or 1 minus it where i came
     second). A matrix needs every one of its pairs; `prior` steadies thin counts but invents no pair.
 
-    - `path`: a CSV, TSV, JSON-lines (each also .gz) or Parquet file.
-    - `prompt`, `first`, `second`, `score`, `weight`: column names. The score is that of the first response,
-      in [0, 1]: 1 it wins, 0 it loses, 1/2 a tie, or any number between. Weights are positive; without
-      `weight`, a column called "weight" is used if there is one, else all count 1. Repeated rows are repeated
-      votes.
+    - `path`: a CSV, TSV, JSON-lines (each also .gz) or Parquet file, or a frame of polars or pandas, or a
+      `datasets.Dataset`.
+    - Columns by name; what is not named is recognised: `prompt` and two responses (`first` and `second`, `model_a`
+      and `model_b`, ...) with one of
+        - `score`: of the first response, in [0, 1]: 1 it wins, 0 it loses, 1/2 a tie, or any number between;
+        - `winner`: 1, 2 or tie, a or b, or the name of the response that won; -1 and empty are missing;
+        - `wins`: two columns of counts, and `ties`;
+      or, as trainers keep pairs, `chosen` and `rejected`, texts or lists of messages. Responses of the same text are
+      one response.
+    - `weight`: a column, not negative; "weight" is used if there is one. Repeated rows are repeated votes.
+    - `by`: "response", or "model": the two columns name models, which stand for responses, and all prompts are pooled.
     - `group`: K. `None` takes whole prompts whose tournament is complete, which must then all have one size.
       With K, groups of K responses whose pairs were all seen: `subsets="disjoint"`, greedily along a
       random order (of `key`, a JAX random key or a number to make one from), or `"all"`, every one (overlapping; at
@@ -66,7 +78,11 @@ def load_pairs(
     check_grouping(group, subsets, limit)
     if not (prior >= 0 and math.isfinite(prior)):
         raise DataError(f"prior is {prior}; it must be a finite number of comparisons, 0 or more")
-    rows = _read(path, prompt, first, second, score, weight)
+    if by not in ("response", "model"):
+        raise DataError(f"by is {by!r}; say 'response', or 'model' for models that stand for responses")
+    given = Columns(prompt, first, second, score, weight, winner, wins, ties, chosen, rejected)
+    read = comparisons_in(read_table(path), given, name_of(path), pooled=by == "model")
+    rows = _ranked(read)
     found = tournaments(
         rows.fate == _USED,
         rows.prompts.codes,
@@ -77,9 +93,9 @@ def load_pairs(
         both_orders=both_orders,
         prior=prior,
     )
-    which, places = _groups(path, found, group, subsets, host_generator(key), limit)
+    which, places = _groups(name_of(path), found, group, subsets, host_generator(key), limit)
     if which.size == 0:
-        raise DataError(_nothing(path, found, group, rows.fate, both_orders))
+        raise DataError(_nothing(name_of(path), found, group, rows.fate, both_orders))
     K = places.shape[1]
     a, b = pairs(K)
     upper = found.entries(which, places[:, a], places[:, b])
@@ -87,8 +103,10 @@ def load_pairs(
     fate = _fates(rows.fate, found, which, np.concatenate([upper, lower]), both_orders)
     names, shortened = label_array(rows.responses)
     prompt_names, prompts_shortened = label_array(rows.prompts.labels)
-    notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
+    notes = read.notes + ("prompts are long texts: replaced by running numbers",) * prompts_shortened
     notes += ("responses are long texts: replaced by running numbers",) * shortened
+    if K == 2:
+        notes += ("two responses a prompt: they hold no circle, so that nothing here can turn",)
     kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {key_words(key)}"
     orders = ", both orders averaged" if both_orders else ""
     comparisons = np.zeros((which.size, K, K))
@@ -98,7 +116,7 @@ def load_pairs(
         prompts=prompt_names[found.prompts[which]],
         responses=names[found.members[found.first[which][:, None] + places]],
         report=_report(fate, found, which, group, len(rows.prompts.labels), notes),
-        source=f"pairs {pathlib.Path(path).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
+        source=f"pairs {pathlib.Path(name_of(path)).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
         counts=comparisons,
     )
 
@@ -126,23 +144,12 @@ class _Rows:
         return fate
 
 
-def _read(path: str | os.PathLike[str], prompt: str, first: str, second: str, score: str, weight: str | None) -> _Rows:
-    frame = read_table(path)
-    if weight is None and _WEIGHT in frame.columns:
-        weight = _WEIGHT
-    require_columns(frame, [prompt, first, second, score, *([] if weight is None else [weight])], path)
-    scores = numbers(frame, score, path)
-    weights = np.ones(len(scores)) if weight is None else numbers(frame, weight, path)
-    _check_range(path, score, scores, np.isnan(scores) | ((scores >= 0) & (scores <= 1)), "in [0, 1]")
-    _check_range(path, weight or "", weights, np.isnan(weights) | (weights >= 0), "0 or more")
-    prompts = ids(frame, [prompt], path)[0]
-    ahead, behind = ids(frame, [first, second], path)
-    labels = ahead.labels if len(ahead.labels) > len(behind.labels) else behind.labels
-    order = sorted(range(len(labels)), key=labels.__getitem__)
-    rank = np.empty(len(labels) + 1, int)
-    rank[order], rank[-1] = np.arange(len(labels)), -1  # code -1, a missing id, stays -1
-    responses = [labels[place] for place in order]
-    return _Rows(prompts, responses, rank[ahead.codes], rank[behind.codes], scores, weights)
+def _ranked(found: Comparisons) -> _Rows:
+    order = sorted(range(len(found.labels)), key=found.labels.__getitem__)
+    rank = np.empty(len(order) + 1, int)
+    rank[order], rank[-1] = np.arange(len(order)), -1  # code -1, a missing id, stays -1
+    responses = [found.labels[place] for place in order]
+    return _Rows(found.prompts, responses, rank[found.first], rank[found.second], found.scores, found.weights)
 
 
 def _fates(
@@ -177,15 +184,6 @@ def _report(
         matrices_made=which.size,
         notes=notes,
     )
-
-
-def _check_range(path: object, column: str, values: np.ndarray, good: np.ndarray, range_: str) -> None:
-    if not good.all():
-        row = int(np.flatnonzero(~good)[0])
-        raise DataError(
-            f"{path}: column {column!r} must be {range_}, but row {row + 1} holds {values[row]:g}; rescale "
-            "it, or remove the codes for missing answers"
-        )
 
 
 def _tally(fate: np.ndarray, group: int | None, what: str) -> dict[str, int]:

@@ -26,14 +26,17 @@ class Ids(NamedTuple):
     labels: list
 
 
-def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
-    """The rows of a table file as a polars frame; the suffix says which of the formats it has.
+def read_table(path: str | os.PathLike[str] | Any) -> "polars.DataFrame":
+    """The rows of a table as a polars frame: of a file, whose suffix says which format it has, or of an object.
 
-    .csv, .tsv, .jsonl and .ndjson, each also gzipped (.csv.gz); .parquet. Types are inferred from all rows.
-    Needs polars: `pip install 'ipodyn[io]'`.
+    - `path`: a file: .csv (commas or semicolons), .tsv, .jsonl and .ndjson, each also gzipped (.csv.gz); .parquet.
+      Types are inferred from all rows. Or a polars or pandas frame, or a split of Hugging Face's `datasets`.
 
-    Raises `DataError` (one line) for a missing, empty, corrupted or unknown file.
+    Needs polars: `pip install 'ipodyn[io]'`. Raises `DataError` (one line) for a missing, empty, corrupted or unknown
+    file, or an object that is no table.
     """
+    if not isinstance(path, str | os.PathLike):
+        return _frame_of(path)
     path = pathlib.Path(path)
     form = table_format(path)
     polars = _polars()
@@ -44,7 +47,7 @@ def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
         elif form == "jsonl":
             frame = polars.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
         else:
-            separator = "\t" if form == "tsv" else ","
+            separator = "\t" if form == "tsv" else _separator(raw)
             frame = polars.read_csv(io.BytesIO(raw), separator=separator, infer_schema_length=None)
     except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise DataError(
@@ -52,6 +55,38 @@ def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
         ) from error
     if frame.height == 0:
         raise DataError(f"{path}: has a header but no rows; give a file with data")
+    return frame
+
+
+def name_of(source: object) -> str:
+    """What messages call a table: its path, or the kind of object it is."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"the {type(source).__name__}"
+
+
+def _separator(raw: bytes) -> str:
+    """Of a file called .csv: the semicolon where the header has some and no comma, as spreadsheets write it."""
+    header = raw.split(b"\n", 1)[0]
+    return ";" if b";" in header and b"," not in header else ","
+
+
+def _frame_of(table: Any) -> "polars.DataFrame":
+    """A polars frame of a table in memory: polars, pandas, or a split of Hugging Face's `datasets`."""
+    polars = _polars()
+    if isinstance(table, polars.DataFrame | polars.LazyFrame):
+        frame = table.lazy().collect()
+    elif isinstance(table, dict) and not all(isinstance(column, list | np.ndarray) for column in table.values()):
+        raise DataError(f"a {type(table).__name__} with {', '.join(map(repr, table))} is no table; give one of these")
+    else:
+        try:
+            columns = list(getattr(table, "column_names", getattr(table, "columns", table)))
+            frame = polars.DataFrame({str(name): list(table[name]) for name in columns}, infer_schema_length=None)
+        except (TypeError, KeyError, IndexError, polars.exceptions.PolarsError) as error:
+            raise DataError(
+                f"the {type(table).__name__} is no table ({one_line(error)}); give a file, a frame of polars or "
+                "pandas, or a split of datasets"
+            ) from error
+    if frame.height == 0:
+        raise DataError(f"the {type(table).__name__} has no rows; give a table with data")
     return frame
 
 

@@ -144,7 +144,8 @@ AREAS: dict[str, dict[str, str]] = {
             "_tournaments",
             "_tables",
         )
-    },
+    }
+    | {"data/_layouts": "data_layouts data_files", "data/_texts": "data_layouts"},
     "claims": {
         f"_reproduce/{name}": "claims reproduce"
         for name in (
@@ -174,6 +175,7 @@ LEFT_OUT: dict[str, str] = {
     "_reproduce/folder": "names and captions of files",
     "_cli/app": "declarations of commands",
     "_cli/options": "declarations and help texts of options",
+    "_cli/parsing": "texts of options, whose errors are one line each",
     "_cli/output": "words on the terminal",
     "_cli/summary": "words on the terminal",
     "_cli/doctor": "words on the terminal",
