@@ -164,17 +164,7 @@ def _diagnose(
     Writes report.html, diagnosis.csv and diagnosis.parquet to --out. Without data it diagnoses a synthetic set.
     """
     loop = LoopOptions.of(locals()).chosen()
-    if file is not None:
-        if any(given is not None for given in (ratings, pairs, preferences, helpsteer, problem)):
-            raise CommandError(f"give one set of data, not {file} and an option")
-        if file.suffix.lower() in (".npy", ".npz"):
-            preferences = file
-        elif attributes is not None:
-            ratings = file
-        else:
-            pairs = file
-    source = Source.of(locals())
-    DiagnoseCommand(source, loop, seed, dtype.value, out, overwrite).run()
+    DiagnoseCommand(Source.of(locals(), file), loop, seed, dtype.value, out, overwrite).run()
 
 
 @app.command("rollout")

@@ -13,6 +13,7 @@ from .. import data, problems
 from ..data import DataError, LoadReport, PreferenceSet
 from .errors import CommandError, foreseen
 
+_SETS = ("ratings", "pairs", "preferences", "helpsteer", "problem")
 _COLUMNS = ("first", "second", "score", "weight", "winner", "ties")  # of --pairs, each an option of its name
 _DRAWN = 100  # matrices of a random problem where the user names no number
 
@@ -46,8 +47,12 @@ class Source:
     seed: int = 0
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Source":
-        """Of all options of a command, by name: those that belong here."""
+    def of(cls, options: Mapping[str, Any], file: pathlib.Path | None = None) -> "Source":
+        """Of all options of a command, by name: those that belong here; `file` is the option that its content says."""
+        if file is not None:
+            if any(options[name] is not None for name in _SETS):
+                raise CommandError(f"give one set of data, not {file} and an option")
+            options = {**options, _option_of(file, options["attributes"]): file}
         own = {field.name: options[field.name] for field in dataclasses.fields(cls) if field.name in options}
         return cls(**{name: value.value if isinstance(value, enum.Enum) else value for name, value in own.items()})
 
@@ -70,11 +75,7 @@ class Source:
 
     def _chosen(self) -> str:
         """The one data option that was given, else `synthetic`; options that belong to others are refused."""
-        given = [
-            name
-            for name in ("ratings", "pairs", "preferences", "helpsteer", "problem")
-            if getattr(self, name) is not None
-        ]
+        given = [name for name in _SETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise CommandError(f"give one set of data, not {' and '.join('--' + name for name in given)}")
         chosen = given[0] if given else "synthetic"
@@ -145,6 +146,13 @@ class Source:
     def _load_problem(self) -> PreferenceSet:
         assert self.problem is not None
         return problem_set(self.problem, strength=self.strength, K=self.group, number=self.limit, seed=self.seed)
+
+
+def _option_of(file: pathlib.Path, attributes: str | None) -> str:
+    """What a file is without an option: arrays are matrices, a table with attributes is ratings, else pairs."""
+    if file.suffix.lower() in (".npy", ".npz"):
+        return "preferences"
+    return "pairs" if attributes is None else "ratings"
 
 
 # Name -> smallest and default K, and the builder of one matrix from a key, K and a strength.

@@ -101,12 +101,7 @@ def load_pairs(
     upper = found.entries(which, places[:, a], places[:, b])
     lower = found.entries(which, places[:, b], places[:, a])
     fate = _fates(rows.fate, found, which, np.concatenate([upper, lower]), both_orders)
-    names, shortened = label_array(rows.responses)
-    prompt_names, prompts_shortened = label_array(rows.prompts.labels)
-    notes = read.notes + ("prompts are long texts: replaced by running numbers",) * prompts_shortened
-    notes += ("responses are long texts: replaced by running numbers",) * shortened
-    if K == 2:
-        notes += ("two responses a prompt: they hold no circle, so that nothing here can turn",)
+    names, prompt_names, notes = _names(rows, K)
     kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {key_words(key)}"
     orders = ", both orders averaged" if both_orders else ""
     comparisons = np.zeros((which.size, K, K))
@@ -115,7 +110,7 @@ def load_pairs(
         P=from_rounded(found.P[upper], K),
         prompts=prompt_names[found.prompts[which]],
         responses=names[found.members[found.first[which][:, None] + places]],
-        report=_report(fate, found, which, group, len(rows.prompts.labels), notes),
+        report=_report(fate, found, which, group, len(rows.prompts.labels), read.notes + notes),
         source=f"pairs {pathlib.Path(name_of(path)).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
         counts=comparisons,
     )
@@ -142,6 +137,16 @@ class _Rows:
         fate[(self.first < 0) | (self.second < 0)] = _NO_RESPONSE
         fate[self.prompts.codes < 0] = _NO_PROMPT
         return fate
+
+
+def _names(rows: _Rows, K: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Ids of the responses and of the prompts that can be stored, and what is to be said of them."""
+    names, shortened = label_array(rows.responses)
+    prompts, prompts_shortened = label_array(rows.prompts.labels)
+    notes = ("prompts are long texts: replaced by running numbers",) * prompts_shortened
+    notes += ("responses are long texts: replaced by running numbers",) * shortened
+    notes += ("two responses a prompt: they hold no circle, so that nothing here can turn",) * (K == 2)
+    return names, prompts, notes
 
 
 def _ranked(found: Comparisons) -> _Rows:
