@@ -83,6 +83,16 @@ def test_parameters_of_a_loop_are_given_by_name():
         assert not wrong, name
 
 
+def test_an_objective_is_first_or_given_by_name():
+    """First where it alone says what is computed; by name where a loop or a map is described."""
+    for function, place, parameters in places("objective"):
+        of_loops = {"alpha", "loop", "loops", "orbit", "eta"} & {parameter.name for parameter in parameters}
+        if of_loops or function.startswith("recipes."):
+            assert place is None or function.split(".")[-1][0].isupper(), function  # fields of results are in any order
+        elif "." not in function:
+            assert place == 0 and parameters[0].default is inspect.Parameter.empty, function
+
+
 def test_randomness_comes_from_a_key():
     """A `key`, first where random things are made, else by name; no seeds, no generators."""
     for function, place, _ in places("key"):
@@ -103,6 +113,8 @@ LOOP = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=1.0, lam=1.0
 KEY = jax.random.key(3)
 MATRICES = np.broadcast_to(ipodyn.problems.two_responses(0.9), (3, 2, 2))
 START = [0.5, 0.3, 0.2]
+P = np.asarray(ipodyn.problems.bradley_terry(np.array([0.6, 0.1, 0.0])))
+MU, UNIFORM = np.array(START), np.full(3, 1 / 3)
 DRAWS = {"num_pairs": 20, "num_steps": 4}
 SWEEP = DRAWS | {"num_trajectories": 2}
 OLD = {
@@ -130,6 +142,21 @@ OLD = {
         lambda: ipodyn.sequential_runs(MATRICES, rng=np.random.default_rng(5)),
         lambda: ipodyn.sequential_runs(MATRICES, key=5),
         ["`rng` .* use `key`"],
+    ),
+    "concentration": (
+        lambda: (path := ipodyn.concentration(P, MU, UNIFORM, num=2, objective=ipodyn.DPO())).gap + path.share[:, None],
+        lambda: (path := ipodyn.concentration(ipodyn.DPO(), P, MU, UNIFORM, num=2)).gap + path.weight[:, None],
+        [r"concentration\(\) without `objective` .* use `concentration\(objective, ...\)`", "`Concentration.weight`"],
+    ),
+    "witness": (
+        lambda: (ipodyn.witness(MU, share=0.3), ipodyn.witness(MU, "order", objective=ipodyn.DPO())),
+        lambda: (ipodyn.witness(ipodyn.IPO(), MU, fraction=0.3), ipodyn.witness(ipodyn.DPO(), MU, "order")),
+        [r"witness\(\) without `objective`", r"use `witness\(objective, ...\)`", "`share` .* use `fraction`"],
+    ),
+    "most_violating": (
+        lambda: ipodyn.most_violating(MU, P, P),
+        lambda: ipodyn.most_violating(ipodyn.IPO(), MU, P, P),
+        [r"most_violating\(\) without `objective`"],
     ),
     "synthetic_ratings": (
         lambda: ipodyn.data.synthetic_ratings(seed=3, num_prompts=2),

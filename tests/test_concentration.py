@@ -16,7 +16,7 @@ PATHS = {
     name: jax.jit(
         jax.vmap(
             lambda P, mu, other, ref, objective=objective: ipodyn.concentration(
-                P, mu, other, num=3, beta=BETA, objective=objective, pi_ref=ref
+                objective, P, mu, other, num=3, beta=BETA, pi_ref=ref
             )
         )
     )
@@ -170,8 +170,8 @@ def test_dpo_path(rng):
 def test_failures_are_named():
     sure = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
     third, other = np.full(3, 1 / 3), np.array([0.5, 0.25, 0.25])
-    path = ipodyn.concentration(sure, third, other, num=2, objective=ipodyn.DPO(), throw=False)
+    path = ipodyn.concentration(ipodyn.DPO(), sure, third, other, num=2, throw=False)
     assert jnp.isnan(path.gap).all() and jnp.isnan(path.entropy).all()
     assert (path.result == ipodyn.RESULTS.diverging_scores).all()
     with pytest.raises(ValueError, match="`num` is 1"):
-        ipodyn.concentration(sure, third, other, num=1)
+        ipodyn.concentration(ipodyn.IPO(), sure, third, other, num=1)

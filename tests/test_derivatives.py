@@ -179,12 +179,10 @@ TABLE = {
     ("smith_top", ""): lambda at: ipodyn.smith_top(at.P, jnp.log(at.pi)).margin,
     ("order_preserving", ""): lambda at: ipodyn.order_preserving(at.P, jnp.log(at.pi)).margin,
     ("concentration", "IPO"): lambda at: [
-        getattr(ipodyn.concentration(at.P, at.mu, at.pi, num=3, beta=at.beta, pi_ref=at.ref), part)
+        getattr(ipodyn.concentration(IPO(), at.P, at.mu, at.pi, num=3, beta=at.beta, pi_ref=at.ref), part)
         for part in ("policy", "gap", "entropy", "top", "mu")
     ],
-    ("concentration", "DPO"): lambda at: (
-        ipodyn.concentration(at.P, at.mu, at.pi, num=3, beta=at.beta, objective=DPO()).policy
-    ),
+    ("concentration", "DPO"): lambda at: ipodyn.concentration(DPO(), at.P, at.mu, at.pi, num=3, beta=at.beta).policy,
     ("concentration_condition", ""): lambda at: (
         (found := ipodyn.concentration_condition(at.P, at.mu, at.pi)).gain,
         found.margin,
@@ -195,9 +193,9 @@ TABLE = {
     ("transitivity", ""): lambda at: ipodyn.transitivity(at.P),
     ("generic_start", ""): lambda at: ipodyn.generic_start(at.pi),
     ("borda_scores", ""): lambda at: ipodyn.borda_scores(at.P),
-    ("witness", "condorcet"): lambda at: ipodyn.witness(at.mu, "condorcet", share=at.share),
-    ("witness", "smith, DPO"): lambda at: ipodyn.witness(at.mu, "smith", share=at.share, objective=DPO()),
-    ("witness", "order"): lambda at: ipodyn.witness(at.mu, "order", share=at.share),
+    ("witness", "condorcet"): lambda at: ipodyn.witness(IPO(), at.mu, "condorcet", fraction=at.share),
+    ("witness", "smith, DPO"): lambda at: ipodyn.witness(DPO(), at.mu, "smith", fraction=at.share),
+    ("witness", "order"): lambda at: ipodyn.witness(IPO(), at.mu, "order", fraction=at.share),
     ("problems.three_cycle", ""): lambda at: problems.three_cycle(at.share),
     ("problems.cycle", ""): lambda at: problems.cycle(5, at.share),
     ("problems.two_responses", ""): lambda at: problems.two_responses(at.share),

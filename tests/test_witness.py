@@ -14,14 +14,14 @@ AXIOMS = {"condorcet": ipodyn.condorcet_top, "smith": ipodyn.smith_top, "order":
 NUMBER = 500
 
 
-def build(mu, share):
+def build(mu, fraction):
     return {
         name: (
-            ipodyn.witness(mu, name, share=share),
-            ipodyn.witness(mu, name, share=share, objective=ipodyn.DPO()).scores,
+            ipodyn.witness(ipodyn.IPO(), mu, name, fraction=fraction),
+            ipodyn.witness(ipodyn.DPO(), mu, name, fraction=fraction).scores,
         )
         if mu.size == 4
-        else (ipodyn.witness(mu, name, share=share), None)
+        else (ipodyn.witness(ipodyn.IPO(), mu, name, fraction=fraction), None)
         for name in NAMES
     }
 
@@ -44,8 +44,8 @@ def test_every_sampling_distribution_has_a_counterexample(K, rng):
     mu = rng.dirichlet(np.full(K, 0.5), NUMBER)
     mu = (mu + 1e-6) / (mu + 1e-6).sum(axis=1, keepdims=True)
     mu[:50] = 1 / K
-    share = rng.uniform(0.01, 0.99, NUMBER)
-    found = BUILD(mu, share)
+    fraction = rng.uniform(0.01, 0.99, NUMBER)
+    found = BUILD(mu, fraction)
     lows = {
         "condorcet": 1 - np.sort(mu, axis=1)[:, :2].sum(axis=1),
         "smith": 1 - np.sort(mu, axis=1)[:, : 2 if K == 3 else 3].sum(axis=1),
@@ -59,9 +59,9 @@ def test_every_sampling_distribution_has_a_counterexample(K, rng):
         np.testing.assert_allclose(got.scores, scores, atol=1e-15)
         i, j = got.pair.T
         rows = np.arange(NUMBER)
-        # The promised violation, exactly: (1 - share) w / 2.
-        np.testing.assert_allclose(scores[rows, i] - scores[rows, j], -(1 - share) * lows[name] / 2, atol=1e-14)
-        np.testing.assert_allclose(got.margin, -(1 - share) * lows[name] / 2, atol=1e-14)
+        # The promised violation, exactly: (1 - fraction) w / 2.
+        np.testing.assert_allclose(scores[rows, i] - scores[rows, j], -(1 - fraction) * lows[name] / 2, atol=1e-14)
+        np.testing.assert_allclose(got.margin, -(1 - fraction) * lows[name] / 2, atol=1e-14)
         assert (got.margin < 0).all() and (got.strength > 0).all()
         # The premises.
         beats = P > 0.5
@@ -85,8 +85,8 @@ def test_every_sampling_distribution_has_a_counterexample(K, rng):
 
 def test_the_limit_of_epsilon_is_sharp(rng):
     mu = rng.dirichlet(np.ones(3), NUMBER)
-    for share, violated in ((0.999, True), (1.001, False)):
-        for name, (got, _) in BUILD(mu, np.full(NUMBER, share)).items():
+    for fraction, violated in ((0.999, True), (1.001, False)):
+        for name, (got, _) in BUILD(mu, np.full(NUMBER, fraction)).items():
             assert ((np.asarray(got.margin) < 0) == violated).all(), name
 
 
@@ -131,7 +131,7 @@ def test_the_worst_of_a_set_is_the_worst_by_enumeration(K, name, rng):
         mu, (low, up), win = rng.dirichlet(np.ones(K)), box(rng, K), 0.005
         expected = worst_by_enumeration(name, mu, low, up, win)
         try:
-            found = ipodyn.most_violating(mu, low, up, name, least_win=win)
+            found = ipodyn.most_violating(ipodyn.IPO(), mu, low, up, name, least_win=win)
         except ValueError as error:
             assert "meets the premise" in str(error) and expected == np.inf
             continue
@@ -156,9 +156,9 @@ def test_worst_for_dpo(rng):
         P[np.triu_indices(K, 1)] = centre
         P[np.tril_indices(K, -1)] = 1 - P.T[np.tril_indices(K, -1)]
         low, up = np.clip(P - 0.25, 0.02, 0.98), np.clip(P + 0.25, 0.02, 0.98)
-        found = ipodyn.most_violating(mu, low, up, objective=ipodyn.DPO(), least_win=0.01)
+        found = ipodyn.most_violating(ipodyn.DPO(), mu, low, up, least_win=0.01)
         assert np.maximum(low - found.P, found.P - up).max() < 1e-14
-        ipo = ipodyn.most_violating(mu, low, up, least_win=0.01)
+        ipo = ipodyn.most_violating(ipodyn.IPO(), mu, low, up, least_win=0.01)
         assert float(found.margin) <= 4 * float(ipo.margin) < 0
 
         upper = rng.uniform(low[np.triu_indices(K, 1)], up[np.triu_indices(K, 1)], size=(3000, K))
@@ -175,7 +175,7 @@ def test_a_safe_set_is_certified(rng):
     """Narrow intervals around a strongly transitive P: the exact worst margin is positive, and no P goes below."""
     P = np.asarray(ipodyn.problems.bradley_terry(np.array([2.0, 1.0, 0.0, -1.0])))
     mu = np.full(4, 0.25)
-    found = ipodyn.most_violating(mu, P - 0.01, P + 0.01, "order")
+    found = ipodyn.most_violating(ipodyn.IPO(), mu, P - 0.01, P + 0.01, "order")
     inside = P + np.triu(rng.uniform(-0.01, 0.01, size=(5**6, 4, 4)), 1)
     inside = np.where(np.triu(np.ones((4, 4), bool), 1), inside, 1 - inside.swapaxes(1, 2))
     inside[:, range(4), range(4)] = 0.5
@@ -189,7 +189,7 @@ def test_bounds_that_meet_in_a_rounded_point(rng):
     P[0, 2] += 2e-16
     P[2, 0] += 3e-16
     mu = rng.dirichlet(np.ones(3))
-    found = ipodyn.most_violating(mu, P, P)
+    found = ipodyn.most_violating(ipodyn.IPO(), mu, P, P)
     scores = P @ mu
     np.testing.assert_allclose(found.margin, scores[0] - scores[1:].max(), atol=1e-15)
 
@@ -197,16 +197,16 @@ def test_bounds_that_meet_in_a_rounded_point(rng):
 def test_wrong_input_is_named():
     half = np.full((3, 3), 0.5)
     with pytest.raises(ValueError, match="every response must be sampled"):
-        ipodyn.witness(np.array([0.5, 0.5, 0.0]))
+        ipodyn.witness(ipodyn.IPO(), np.array([0.5, 0.5, 0.0]))
     with pytest.raises(ValueError, match="fewer than 3 responses"):
-        ipodyn.witness(np.array([0.5, 0.5]))
+        ipodyn.witness(ipodyn.IPO(), np.array([0.5, 0.5]))
     with pytest.raises(ValueError, match="leave nothing for P"):
-        ipodyn.most_violating([0.3, 0.3, 0.4], half + 0.1, half + 0.1)
+        ipodyn.most_violating(ipodyn.IPO(), [0.3, 0.3, 0.4], half + 0.1, half + 0.1)
     with pytest.raises(ValueError, match="meets the premise of 'condorcet'"):
-        ipodyn.most_violating([0.3, 0.3, 0.4], half, half)
+        ipodyn.most_violating(ipodyn.IPO(), [0.3, 0.3, 0.4], half, half)
     with pytest.raises(ValueError, match="admit 0 and 1"):
-        ipodyn.most_violating([0.3, 0.3, 0.4], 0 * half, 2 * half, objective=ipodyn.DPO())
+        ipodyn.most_violating(ipodyn.DPO(), [0.3, 0.3, 0.4], 0 * half, 2 * half)
     with pytest.raises(ValueError, match=r"`lower` has shape \(3, 3\) for 4"):
-        ipodyn.most_violating(jnp.full(4, 0.25), half, half)
+        ipodyn.most_violating(ipodyn.IPO(), jnp.full(4, 0.25), half, half)
     with pytest.raises(ValueError, match="give 7 at most"):
-        ipodyn.most_violating(np.full(8, 0.125), np.zeros((8, 8)), np.ones((8, 8)), "order")
+        ipodyn.most_violating(ipodyn.IPO(), np.full(8, 0.125), np.zeros((8, 8)), np.ones((8, 8)), "order")

@@ -100,6 +100,30 @@ def moved_argument(
     return decorate
 
 
+def leading_argument(
+    removed_in: str, name: str, kind: type, default: Callable[[], Any]
+) -> Callable[[_Function], _Function]:
+    """A decorator for a function whose first argument `name` was an optional keyword, with None for `default()`.
+
+    A call is an old one where the first value is not of that `kind`, or where `name` is missing or None.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            if (args and not isinstance(args[0], kind)) or (not args and kwargs.get(name) is None):
+                old = f"{function.__name__}() without `{name}` as its first argument"
+                new = f"`{function.__name__}({name}, ...)`"
+                warnings.warn(_message(old, new, removed_in), DeprecationWarning, stacklevel=2)
+                value = kwargs.pop(name, None)
+                args = (default() if value is None else value, *args)
+            return function(*args, **kwargs)
+
+        return call  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
 def renamed_fields(removed_in: str, **renames: str) -> Callable[[_Class], _Class]:
     """A class decorator for renamed fields, `@renamed_fields("0.3", old="new")`: to construct with and to read."""
 

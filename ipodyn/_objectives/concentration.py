@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from .._numerics.deprecation import leading_argument, renamed_attribute
 from .._numerics.results import RESULTS, throw_unless_successful
 from .._numerics.simplex import entropy, log_policy, softmax
 from .._numerics.types import PolicyBlock, PolicyLike, PreferenceBlock, PreferenceLike, ScalarLike, as_float
@@ -164,12 +165,12 @@ def concentration_condition(
 class Concentration(eqx.Module):
     """Optima along a path of sampling distributions, n of them, the ends included.
 
-    - `share`: shape (n,), from 0 at mu to 1 at mu'. - `mu`, `policy`: shape (n, K). - `order`: shape (K,), best first.
+    - `weight`: shape (n,), of mu', from 0 to 1. - `mu`, `policy`: shape (n, K). - `order`: shape (K,), best first.
     - `gap`: shape (n, K - 1), the logit gaps of neighbours in `order`. - `entropy`: shape (n,), nats.
     - `top`: shape (n,), the largest probability. - `result`: shape (n,), whether the optimum exists; NaN where not.
     """
 
-    share: Float[Array, " n"]
+    weight: Float[Array, " n"]
     mu: Float[Array, "n K"]
     policy: Float[Array, "n K"]
     order: Int[Array, " K"]
@@ -178,28 +179,31 @@ class Concentration(eqx.Module):
     top: Float[Array, " n"]
     result: RESULTS
 
+    share = renamed_attribute("share", "weight", "0.3")
+
 
 @eqx.filter_jit
 def _scores(objective: AbstractObjective, P: PreferenceBlock, mu: Float[Array, "K n"]) -> ScoreSolution:
     return objective.solve_score(jnp.broadcast_to(P[:, :, None], (*P.shape, mu.shape[1])), mu)
 
 
+@leading_argument("0.3", "objective", AbstractObjective, IPO)
 def concentration(
+    objective: AbstractObjective,
     P: PreferenceLike,
     mu: PolicyLike,
     mu_prime: PolicyLike,
     *,
     num: int = 33,
     beta: ScalarLike = 1.0,
-    objective: AbstractObjective | None = None,
     pi_ref: PolicyLike | None = None,
     order: Ranking | None = None,
     throw: bool = True,
 ) -> Concentration:
     r"""Logit gaps, entropy and top mass of the optimum as the data move from mu to mu', \(\mu_s = (1-s)\mu + s\mu'\).
 
-    - `P`: shape (K, K). - `mu`, `mu_prime`: shape (K,). - `num`: points on the path, static, at least 2.
-    - `beta` > 0. - `objective`: `IPO()` (None) or `DPO()`. - `pi_ref`: shape (K,), None is uniform.
+    - `objective`: `IPO()` or `DPO()`. - `P`: shape (K, K). - `mu`, `mu_prime`: shape (K,).
+    - `num`: points on the path, static, at least 2. - `beta` > 0. - `pi_ref`: shape (K,), None is uniform.
     - `order`: shape (K,), best first; None is that of `strong_order(P)`, by row sums where P has none.
     - `throw`: raise where no finite score exists (DPO only); False returns NaN there.
 
@@ -208,7 +212,8 @@ def concentration(
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = jnp.array([[0.5, 0.6, 0.9], [0.4, 0.5, 0.6], [0.1, 0.4, 0.5]])
-    >>> path = ipodyn.concentration(P, jnp.array([0.3, 0.4, 0.3]), jnp.array([0.5, 0.2, 0.3]), num=3, beta=10.0)
+    >>> mu, mu_prime = jnp.array([0.3, 0.4, 0.3]), jnp.array([0.5, 0.2, 0.3])
+    >>> path = ipodyn.concentration(ipodyn.IPO(), P, mu, mu_prime, num=3, beta=10.0)
     >>> [[round(float(gap), 6) for gap in gaps] for gaps in path.gap]
     [[1.6, 1.6], [1.6, 1.8], [1.6, 2.0]]
     """
@@ -217,9 +222,9 @@ def concentration(
     P, mu, mu_prime = prepare(as_matrix(P), mu, mu_prime)
     pi_ref = jnp.full_like(mu, 1 / mu.shape[0]) if pi_ref is None else prepare(P, pi_ref)[1]
     order = strong_order(P).order if order is None else jnp.asarray(order)
-    share = jnp.linspace(0, 1, num, dtype=P.dtype)
-    path = (1 - share)[None, :] * mu[:, None] + share[None, :] * mu_prime[:, None]
-    solution = _scores(IPO() if objective is None else objective, P, path)
+    weight = jnp.linspace(0, 1, num, dtype=P.dtype)
+    path = (1 - weight)[None, :] * mu[:, None] + weight[None, :] * mu_prime[:, None]
+    solution = _scores(objective, P, path)
     score = jnp.where((solution.result == RESULTS.successful)[None], solution.score, jnp.nan)
     if throw:
         score = throw_unless_successful(score, solution.result)
@@ -227,7 +232,7 @@ def concentration(
     policy = softmax(logits)
     ranked = logits[order]
     return Concentration(
-        share=share,
+        weight=weight,
         mu=path.T,
         policy=policy.T,
         order=order,

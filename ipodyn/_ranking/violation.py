@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.checks import HostArray, check_policy, check_positive
+from .._numerics.deprecation import leading_argument
 from .._numerics.linear import transitive_closure
 from .._numerics.types import PolicyBlock
 from .._objectives.ipo import IPO
@@ -36,13 +37,14 @@ class _Structure:
         self.margin = float((P[i] - P[j]) @ mu)
 
 
+@leading_argument("0.3", "objective", AbstractObjective, IPO)
 def most_violating(
+    objective: AbstractObjective,
     mu: HostArray,
     lower: HostArray,
     upper: HostArray,
     axiom: AxiomName = "condorcet",
     *,
-    objective: AbstractObjective | None = None,
     least_win: float = 1e-3,
 ) -> Witness:
     r"""The preferences between `lower` and `upper` on which data sampled from `mu` violate an axiom the most.
@@ -56,9 +58,10 @@ def most_violating(
     gradient ascent from the IPO answer of every pair, certified in that the margin is evaluated on the P returned. DPO
     ranks as IPO does (`witness`), so that IPO's answer also decides whether DPO can be made to violate the axiom.
 
-    - `mu`: shape (K,), K >= 2. - `lower`, `upper`: shape (K, K), bounds on P[i, j], such as P - 0.1 and P + 0.1 cut to
-      [0, 1], or the ends of confidence intervals; what one says of P[j, i] is applied to P[i, j] too. The diagonal is
-      1/2 whatever they say. For DPO they must exclude 0 and 1.
+    - `objective`: `IPO()` or `DPO()`. - `mu`: shape (K,), K >= 2.
+    - `lower`, `upper`: shape (K, K), bounds on P[i, j], such as P - 0.1 and P + 0.1 cut to [0, 1], or the ends of
+      confidence intervals; what one says of P[j, i] is applied to P[i, j] too. The diagonal is 1/2 whatever they say.
+      For DPO they must exclude 0 and 1.
     - `axiom`: "condorcet", "smith" (at most 10 responses) or "order" (at most 7, every order with ties is tried).
     - `least_win`: in (0, 1/2), how far above 1/2 the premise's wins must be: it stands for "strictly".
 
@@ -68,7 +71,7 @@ def most_violating(
     >>> import ipodyn, numpy as np
     >>> P = np.asarray(ipodyn.problems.bradley_terry(np.array([0.6, 0.0, -0.6])))
     >>> for radius in (0.05, 0.2):
-    ...     found = ipodyn.most_violating([0.2, 0.2, 0.6], P - radius, P + radius)
+    ...     found = ipodyn.most_violating(ipodyn.IPO(), [0.2, 0.2, 0.6], P - radius, P + radius)
     ...     print(round(float(found.margin), 3), found.pair.tolist())
     0.052 [0, 1]
     -0.28 [1, 0]
@@ -91,7 +94,6 @@ def most_violating(
             f"no P between `lower` and `upper` meets the premise of {axiom!r} with wins of {least_win} or more: widen "
             "the bounds, or lower `least_win`."
         )
-    objective = IPO() if objective is None else objective
     structures = sorted(best.values(), key=lambda structure: structure.margin)
     if objective.is_linear:
         chosen = structures[0]

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from .._numerics.deprecation import leading_argument, renamed_keywords
 from .._numerics.types import PolicyBlock, PolicyLike, PreferenceBlock, ScalarBlock, ScalarLike, as_float
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -49,16 +50,18 @@ def check_axiom(axiom: str) -> Callable[..., Axiom]:
     return AXIOMS[axiom]
 
 
+@leading_argument("0.3", "objective", AbstractObjective, IPO)
+@renamed_keywords("0.3", share="fraction")
 def witness(
+    objective: AbstractObjective,
     mu: PolicyLike,
     axiom: AxiomName = "condorcet",
     *,
-    share: ScalarLike = 0.5,
-    objective: AbstractObjective | None = None,
+    fraction: ScalarLike = 0.5,
 ) -> Witness:
     r"""Preferences on which data sampled from `mu` break an axiom, by construction: whatever mu, as long as K >= 3.
 
-    Wins not named below tie, \(\epsilon\) = `share` of its limit, and the violation of IPO is (1 - `share`) w / 2.
+    Wins not named below tie, \(\epsilon\) = `fraction` of its limit, and IPO is violated by (1 - `fraction`) w / 2.
 
     - "condorcet": c beats all by \(\epsilon\), j beats all but c by \(1/2 - \epsilon\), so j scores above c.
       \(\epsilon < w / (2 (w + 1))\), w = \(1 - \mu_c - \mu_j\); c and j are the least sampled.
@@ -69,8 +72,9 @@ def witness(
       j scores above i. \(\epsilon < w / (2 (2 w + \mu_i + \mu_j))\), w = \(\mu_t\), t the most and i, j the least
       sampled. The Condorcet winner t stays on top: only the order breaks.
 
-    - `mu`: shape (K,), K >= 3, all entries above 0. - `share`: in (0, 1); near 0 the violation is largest and the
-      premise weakest. - `objective`: whose scores are reported, `IPO()` (None) or `DPO()`; both are fooled.
+    - `objective`: whose scores are reported, `IPO()` or `DPO()`; both fail on the same preferences.
+    - `mu`: shape (K,), K >= 3, all entries above 0. - `fraction`: in (0, 1); near 0 the violation is largest and the
+      premise weakest.
 
     Returns a `Witness`. Under `jit` and `vmap` too, `axiom` being static. Raises `ValueError` for K < 3 and for a
     response that is not sampled.
@@ -79,7 +83,7 @@ def witness(
     fixed sampling distribution meets the axioms. The constructions and their limits are derived here.
 
     >>> import ipodyn, jax.numpy as jnp
-    >>> found = ipodyn.witness(jnp.array([0.5, 0.3, 0.2]), "condorcet")
+    >>> found = ipodyn.witness(ipodyn.IPO(), jnp.array([0.5, 0.3, 0.2]), "condorcet")
     >>> int(ipodyn.condorcet_winner(found.P)), round(float(found.margin), 6)
     (2, -0.125)
     """
@@ -92,9 +96,9 @@ def witness(
         raise ValueError(f"`mu` is {np.asarray(mu).tolist()}: every response must be sampled, mu > 0.")
     least = jnp.argsort(mu)  # place 0 is sampled least
     build = _order if axiom == "order" else _smith if axiom == "smith" and K > 3 else _condorcet
-    skew, pair, strength = build(mu, least, as_float(share, mu))
+    skew, pair, strength = build(mu, least, as_float(fraction, mu))
     P = 0.5 + skew
-    scores = (IPO() if objective is None else objective).score(P, mu)
+    scores = objective.score(P, mu)
     return Witness(P, scores, check(P, scores).margin, pair, strength)
 
 
@@ -110,31 +114,31 @@ def _skew(K: int, wins: list[tuple[Array, Array, Array]], like: Array) -> Float[
     return skew
 
 
-def _condorcet(mu: Float[Array, " K"], least: Int[Array, " K"], share: Float[Array, ""]) -> Built:
+def _condorcet(mu: Float[Array, " K"], least: Int[Array, " K"], fraction: Float[Array, ""]) -> Built:
     K = mu.shape[0]
     response = jnp.arange(K)
     c, j = response == least[0], response == least[1]
     w = 1 - mu[least[0]] - mu[least[1]]
-    eps = share * w / (2 * (w + 1))
+    eps = fraction * w / (2 * (w + 1))
     return _skew(K, [(j, ~c & ~j, 0.5 - eps), (c, ~c, eps)], mu), least[:2], eps
 
 
-def _smith(mu: Float[Array, " K"], least: Int[Array, " K"], share: Float[Array, ""]) -> Built:
+def _smith(mu: Float[Array, " K"], least: Int[Array, " K"], fraction: Float[Array, ""]) -> Built:
     K = mu.shape[0]
     response = jnp.arange(K)
     c, j, b, a = (response == least[place] for place in (0, 1, 2, K - 1))
     inside = a | b | c
     w = 1 - mu[least[0]] - mu[least[1]] - mu[least[2]]
-    eps = share * w / (2 * (w + 1 + mu[least[2]]))
+    eps = fraction * w / (2 * (w + 1 + mu[least[2]]))
     wins = [(inside, ~inside, eps), (c, b, eps), (b, a, eps), (a, c, 0.5 - eps), (j, ~inside & ~j, 0.5 - eps)]
     return _skew(K, wins, mu), least[:2], eps
 
 
-def _order(mu: Float[Array, " K"], least: Int[Array, " K"], share: Float[Array, ""]) -> Built:
+def _order(mu: Float[Array, " K"], least: Int[Array, " K"], fraction: Float[Array, ""]) -> Built:
     K = mu.shape[0]
     response = jnp.arange(K)
     i, j, t = (response == least[place] for place in (0, 1, K - 1))
     three = i | j | t
     w = mu[least[-1]]
-    eps = share * w / (2 * (2 * w + mu[least[0]] + mu[least[1]]))
+    eps = fraction * w / (2 * (2 * w + mu[least[0]] + mu[least[1]]))
     return _skew(K, [(three, ~three, eps), (t, j, eps), (i, j, eps), (t, i, 0.5 - eps)], mu), least[:2], eps

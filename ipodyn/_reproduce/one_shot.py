@@ -18,11 +18,11 @@ def _along(P: jax.Array, skew: jax.Array, beta: jax.Array, objective: AbstractOb
         order = strong_order(P).order
         uniform = jnp.full(K, 1 / K, P.dtype)
         skewed = (1 - skew) / K + jnp.where(jnp.arange(K) == order[0], skew, jnp.zeros_like(skew))
-        path = concentration(P, uniform, skewed, num=num, beta=beta, objective=objective, order=order, throw=False)
+        path = concentration(objective, P, uniform, skewed, num=num, beta=beta, order=order, throw=False)
         condition = concentration_condition(P, uniform, skewed, order=order)
         pairs = row_gap_monotone(P).pairs
         shrunk = pairs & condition.violations
-        return path.share, path.entropy, path.top, condition.holds, jnp.sum(pairs), jnp.sum(shrunk)
+        return path.weight, path.entropy, path.top, condition.holds, jnp.sum(pairs), jnp.sum(shrunk)
 
     return jax.vmap(one)(P)
 
