@@ -21,7 +21,7 @@ def test_three_cycles_have_a_closed_form():
     for radius_max in (1.0, 0.9):
         found = ipodyn.safe_region(P, alpha=0.6, lam=0.8, radius_max=radius_max)
         exact = np.sqrt(3 * (radius_max**2 - 0.36)) / (strengths * 0.8)
-        np.testing.assert_allclose(found.limits, exact, rtol=1e-9)  # forty halvings of a step of a 96-point grid
+        np.testing.assert_allclose(found.limits, exact, rtol=1e-9)  # the reserve is 256 roundings of the radius
         assert float(found.value) == pytest.approx(exact.min(), rel=1e-9)
         assert np.asarray(found.binding).tolist() == [False, False, False, True]
         assert float(found.radius[3]) == pytest.approx(radius_max, abs=1e-9) and float(found.share) == 1.0
@@ -73,9 +73,9 @@ def test_a_matrix_whose_fixed_point_was_not_found_is_not_safe(monkeypatch):
         ipodyn.IPO(),
         "beta",
     )
-    assert question.look(ones)[0].tolist() == [True, True, True]
+    assert question.look(ones).safe.tolist() == [True, True, True]
     monkeypatch.setattr(_equilibrium, "solve_fixed_point", failing)
-    assert question.look(ones)[0].tolist() == [True, False, True]
+    assert question.look(ones).safe.tolist() == [True, False, True]
 
 
 def test_reference_and_sampler_keep_their_places():

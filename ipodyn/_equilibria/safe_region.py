@@ -9,16 +9,16 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._loops.mrs import MRS
 from .._numerics.checks import check_policy, check_positive, check_preference, check_unit_interval
-from .._numerics.results import RESULTS, choose
+from .._numerics.results import RESULTS, choose, throw_unless_successful
 from .._numerics.simplex import entropy
 from .._numerics.types import PolicyLike, Scalar
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
 from .equilibrium import equilibrium
+from .first_crossing import first_crossing
 
 DEFAULT_BOUNDS = {"alpha": (0.0, 0.999), "beta": (1e-3, 1e3), "lam": (0.0, 1.0)}
-GRID = 96  # values looked at before bisection; a region that is safe again above a gap narrower than a step is missed
-BISECTIONS = 40
+GRID = 96  # values of the scan; a gap narrower than a step, with no maximum of the radius that shows, is missed
 
 
 class SafeRegion(eqx.Module):
@@ -44,6 +44,16 @@ class SafeRegion(eqx.Module):
     parameter: str = eqx.field(static=True)
 
 
+class _Look(eqx.Module):
+    """Whether each matrix is safe at its value, with its radius, entropy and fixed point there."""
+
+    safe: Bool[Array, " M"]
+    radius: Float[Array, " M"]
+    entropy: Float[Array, " M"]
+    policy: Float[Array, "K M"]
+    solved: Bool[Array, " M"]
+
+
 class _Question(eqx.Module):
     """What is asked of every matrix; matrices stand last."""
 
@@ -56,38 +66,52 @@ class _Question(eqx.Module):
     objective: AbstractObjective
     parameter: str = eqx.field(static=True)
 
-    def look(self, value: Float[Array, " M"]) -> tuple[Bool[Array, " M"], Float[Array, " M"], Float[Array, " M"]]:
-        """Whether each matrix is safe at its value, its radius and its entropy there."""
+    def look(self, value: Float[Array, " M"], near: Float[Array, "K M"] | None = None) -> _Look:
+        """The fixed points at a value for each matrix, found from policies nearby."""
         fields = {name: jnp.broadcast_to(x, value.shape) for name, x in self.parameters.items()}
         fields[self.parameter] = value
         loop = MRS(self.P, pi_ref=self.pi_ref, pi_0=self.pi_0, objective=self.objective, **fields)
-        found = equilibrium(loop)
+        found = equilibrium(loop, near)
         radius, spread = found.stability.radius, entropy(found.star.policy)
         safe = (radius < self.radius_max) & (spread >= self.entropy_min) & found.solved
-        return safe, radius, spread
+        return _Look(safe, radius, spread, found.star.policy, found.solved)
+
+    def value(self, low: Scalar, high: Scalar, t: Float[Array, " M"]) -> Float[Array, " M"]:
+        """The parameter at t in [0, 1]: geometric in beta, linear in the others."""
+        return low * jnp.exp(t * jnp.log(high / low)) if self.parameter == "beta" else low + t * (high - low)
+
+    def height(self, look: _Look) -> Float[Array, " M"]:
+        """0 where a condition is just met, above it where one is not."""
+        tiny = jnp.finfo(look.radius.dtype).tiny
+        swing = 2 * jnp.log(jnp.maximum(look.radius, tiny) / self.radius_max)
+        short = jnp.where(self.entropy_min > 0, self.entropy_min - look.entropy, -jnp.inf)
+        return jnp.where(look.solved, jnp.maximum(swing, short), jnp.inf)
 
 
-# One compiled program, called for every value: compiling it is what takes time, not running it.
-_look = eqx.filter_jit(_Question.look)
+class _Limits(eqx.Module):
+    """The last safe value of each matrix before the first unsafe one, whether there is any, and the last look."""
+
+    value: Float[Array, " M"]
+    nowhere: Bool[Array, " M"]
+    look: _Look
 
 
-def _limits(question: _Question, grid: np.ndarray) -> np.ndarray:
-    """The last safe value before the first unsafe one, per matrix: over the grid, then by bisection."""
-    M = question.P.shape[-1]
-    low, high = np.full(M, grid[0]), np.full(M, grid[-1])
-    so_far = np.ones(M, bool)
-    for value in grid:
-        safe = np.asarray(_look(question, jnp.full(M, value, question.P.dtype))[0])
-        high = np.where(so_far & ~safe, value, high)
-        so_far = so_far & safe
-        low = np.where(so_far, value, low)
-        if not so_far.any():
-            break
-    for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
-        safe = np.asarray(_look(question, jnp.asarray(middle, question.P.dtype))[0])
-        low, high = np.where(safe, middle, low), np.where(safe, high, middle)
-    return np.where(so_far, grid[-1], low)
+@eqx.filter_jit
+def _limits(question: _Question, low: Scalar, high: Scalar) -> _Limits:
+    """The limits between two values. Where the two are one, a look at that: compiling it is what takes time."""
+    zero = jnp.zeros(question.P.shape[-1], question.P.dtype)
+    margin = 256 * float(jnp.finfo(zero.dtype).eps)  # so that rounding does not decide at the limit itself
+
+    def height(t: Float[Array, " M"], last: _Look) -> tuple[Float[Array, " M"], _Look, Bool[Array, " M"]]:
+        near = jnp.where(last.solved, last.policy, question.pi_ref)
+        look = question.look(question.value(low, high, t), near)
+        return question.height(look) + margin, look, jnp.ones(t.shape, bool)
+
+    never = jnp.zeros(zero.shape, bool)
+    begin = _Look(never, zero, zero, question.pi_ref, never)
+    found = first_crossing(height, begin, zero, num_points=GRID)
+    at = jnp.where(found.crosses & (found.height <= margin / 2), found.t, found.below)
+    return _Limits(jnp.where(at < 1, question.value(low, high, at), high), found.starts_above, found.carry)
 
 
 def safe_region(
@@ -127,23 +151,8 @@ def safe_region(
     M, K = matrices.shape[:2]
     dtype = matrices.dtype
     given = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("lam", lam)) if value is not None}
-    missing = [name for name in DEFAULT_BOUNDS if name not in given]
-    if len(missing) != 1:
-        raise ValueError(f"Leave exactly one of alpha, beta, lam open; open are {missing or 'none'}.")
-    (parameter,) = missing
-    low, high = DEFAULT_BOUNDS[parameter] if bounds is None else bounds
-    for name, values in (*given.items(), (parameter, low), (parameter, high)):
-        check_positive(values, name) if name == "beta" else check_unit_interval(values, name)
-    if not low < high or (parameter == "alpha" and high >= 1):
-        raise ValueError(
-            f"`bounds` of {parameter} are ({low}, {high}); they must increase, and stay below 1 for alpha."
-        )
-    if not 0 < share <= 1:
-        raise ValueError(f"`share` is {share}; it must be in (0, 1].")
-    if not 0 < radius_max <= 1:
-        raise ValueError(f"`radius_max` is {radius_max}; it must be in (0, 1]: a loop is stable below 1.")
-    if not 0 <= entropy_min < math.log(K):
-        raise ValueError(f"`entropy_min` is {entropy_min}; it must be in [0, log {K}) nats.")
+    parameter, (low, high) = _range(given, bounds)
+    _check(share, radius_max, entropy_min, K)
 
     def policies(policy: PolicyLike | None, name: str) -> Array:
         row = np.full(K, 1 / K) if policy is None else np.asarray(check_policy(np.asarray(policy), K, name=name))
@@ -159,15 +168,42 @@ def safe_region(
         IPO() if objective is None else objective,
         parameter,
     )
-    grid = np.geomspace(low, high, GRID) if parameter == "beta" else np.linspace(low, high, GRID)
-    limits = jnp.asarray(_limits(question, grid), dtype)
+    ends = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
+    found = _limits(question, *ends)
+    limits = found.value
     value = jnp.sort(limits)[M - math.ceil(share * M - 1e-9)]
-    safe, radius, spread = _look(question, jnp.broadcast_to(value, (M,)))
+    look = _limits(question, value, value).look
+    safe = look.safe | ((limits >= value) & ~found.nowhere)
     enough = jnp.sum(safe) >= math.ceil(share * M - 1e-9)
     result = choose(enough, RESULTS.successful, RESULTS.infeasible)
     close = jnp.abs(limits - value) <= 64 * float(jnp.finfo(dtype).eps) * jnp.abs(value)
-    binding = close & (limits < jnp.asarray(grid[-1], dtype))
-    found = SafeRegion(value, limits, binding, limits < value, jnp.mean(safe), radius, spread, result, parameter)
-    if throw:
-        return result.error_if(found, result != RESULTS.successful)
-    return found
+    binding = close & (limits < ends[1])
+    region = SafeRegion(
+        value, limits, binding, limits < value, jnp.mean(safe), look.radius, look.entropy, result, parameter
+    )
+    return throw_unless_successful(region, result) if throw else region
+
+
+def _range(given: dict[str, float], bounds: tuple[float, float] | None) -> tuple[str, tuple[float, float]]:
+    """The parameter that was left open, and where to look for it."""
+    missing = [name for name in DEFAULT_BOUNDS if name not in given]
+    if len(missing) != 1:
+        raise ValueError(f"Leave exactly one of alpha, beta, lam open; open are {missing or 'none'}.")
+    (parameter,) = missing
+    low, high = DEFAULT_BOUNDS[parameter] if bounds is None else bounds
+    for name, values in (*given.items(), (parameter, low), (parameter, high)):
+        check_positive(values, name) if name == "beta" else check_unit_interval(values, name)
+    if not low < high or (parameter == "alpha" and high >= 1):
+        raise ValueError(
+            f"`bounds` of {parameter} are ({low}, {high}); they must increase, and stay below 1 for alpha."
+        )
+    return parameter, (low, high)
+
+
+def _check(share: float, radius_max: float, entropy_min: float, K: int) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` is {share}; it must be in (0, 1].")
+    if not 0 < radius_max <= 1:
+        raise ValueError(f"`radius_max` is {radius_max}; it must be in (0, 1]: a loop is stable below 1.")
+    if not 0 <= entropy_min < math.log(K):
+        raise ValueError(f"`entropy_min` is {entropy_min}; it must be in [0, log {K}) nats.")

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from .._loops.loop import where
 from .._loops.mrs import MRS
-from .._numerics.results import RESULTS, choose
+from .._numerics.results import RESULTS, choose, throw_unless_successful
 from .._numerics.types import Policy, PolicyLike, Scalar, as_float
 from .equilibrium import equilibrium
 
 Functional = Callable[[MRS, Policy], Scalar]
 
 DEFAULT_BOUNDS = {"alpha": (0.0, 0.99), "beta": (1e-2, 1e2), "lam": (0.0, 1.0)}
+WEIGHT = 10.0  # of the penalty on radii above the limit
 
 
 class Tuned(eqx.Module):
@@ -105,70 +107,14 @@ def tune(
     import optax
 
     matrices = as_float(P)
-    matrices = matrices[None] if matrices.ndim == 2 else matrices
-    dtype = matrices.dtype
-    limits = DEFAULT_BOUNDS | dict(bounds or {})
     start = {"alpha": alpha, "beta": beta, "lam": lam}
-    names = tuple(over)
-    _check(names, limits, start, radius_max)
-    scale = {name: [float(jnp.log(v)) if name == "beta" else v for v in limits[name]] for name in names}
-    low, high = (jnp.asarray([scale[name][side] for name in names], dtype) for side in (0, 1))
-    box = _Box(low, high, names)
-    fixed = {name: jnp.asarray(value, dtype) for name, value in start.items()}
+    limits = DEFAULT_BOUNDS | dict(bounds or {})
+    _check(tuple(over), limits, start, radius_max)
+    task = _Task.of(functional, matrices, start, tuple(over), limits, radius_max, (pi_ref, pi_0), objective)
     solver = optax.adam(0.1) if optimiser is None else optimiser
-    limit = jnp.asarray(radius_max, dtype)
-
-    def at(x: Float[Array, " n"]) -> _Point:
-        parameters = fixed | box.inside(x)
-
-        def one(P: Float[Array, "K K"]) -> tuple[Scalar, Scalar, Policy, Bool[Array, ""]]:
-            loop = MRS(P, pi_ref=pi_ref, pi_0=pi_0, objective=objective, **parameters)
-            found = equilibrium(loop)
-            policy = found.star.policy
-            return functional(loop, policy), found.stability.radius, policy, found.solved
-
-        values, radii, policies, solved = jax.vmap(one)(matrices)
-        return _Point(jnp.mean(values), radii, policies, jnp.all(solved))
-
-    def lagrangian(x: Float[Array, " n"], multiplier: Array, weight: Array) -> tuple[Scalar, _Point]:
-        point = at(x)
-        excess = jnp.maximum(point.radius - limit + multiplier / weight, 0.0)
-        return -point.value + 0.5 * weight * jnp.sum(excess**2), point
-
-    def better(point: _Point, best: _Point) -> Bool[Array, ""]:
-        feasible, known = _feasible(point, limit), _feasible(best, limit)
-        return feasible & (~known | (point.value > best.value))
-
-    def step(carry: Any, index: Array) -> tuple[Any, None]:
-        x, state, multiplier, best_x, best = carry
-        weight = jnp.asarray(10.0, dtype)
-        (_, point), gradient = jax.value_and_grad(lagrangian, has_aux=True)(x, multiplier, weight)
-        improved = better(point, best)
-        best_x = jnp.where(improved, x, best_x)
-        best = jax.tree.map(lambda new, old: jnp.where(improved, new, old), point, best)
-        # The multiplier moves every tenth step, when the inner problem has had time to follow.
-        raised = jnp.maximum(multiplier + weight * (point.radius - limit), 0.0)
-        multiplier = jnp.where(index % 10 == 9, raised, multiplier)
-        gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = solver.update(gradient, state, x)
-            x = optax.apply_updates(x, updates)
-        return (x, state, multiplier, best_x, best), None
-
-    @jax.jit
-    def search(x: Float[Array, " n"]) -> Any:
-        first = at(x)
-        carry = (x, solver.init(x), jnp.zeros_like(first.radius), x, first)
-        (x, _, _, best_x, best), _ = jax.lax.scan(step, carry, jnp.arange(num_steps))
-        last = at(x)
-        improved = better(last, best)
-        best_x = jnp.where(improved, x, best_x)
-        best = jax.tree.map(lambda new, old: jnp.where(improved, new, old), last, best)
-        return best_x, best
-
-    best_x, best = search(box.coordinates(fixed))
-    result = choose(_feasible(best, limit), RESULTS.successful, RESULTS.infeasible)
-    parameters = fixed | box.inside(best_x)
+    x, best = jax.jit(lambda x: _search(task, solver, x, num_steps))(task.box.coordinates(task.start))
+    parameters = task.parameters(x)
+    result = choose(_feasible(best, task.limit), RESULTS.successful, RESULTS.infeasible)
     found = Tuned(
         parameters["alpha"],
         parameters["beta"],
@@ -179,9 +125,95 @@ def tune(
         result,
         jnp.asarray(num_steps, jnp.int32),
     )
-    if throw:
-        return result.error_if(found, result != RESULTS.successful)
-    return found
+    return throw_unless_successful(found, result) if throw else found
+
+
+class _Task(eqx.Module):
+    """What is maximised, over what, under which limit on the radius."""
+
+    functional: Functional = eqx.field(static=True)
+    P: Float[Array, "M K K"]
+    start: dict[str, Scalar]
+    box: _Box
+    limit: Scalar
+    policies: tuple[PolicyLike | None, PolicyLike | None]  # pi_ref and pi_0
+    objective: Any
+
+    @classmethod
+    def of(
+        cls,
+        functional: Functional,
+        P: Float[Array, "..."],
+        start: dict[str, float],
+        names: tuple[str, ...],
+        limits: dict[str, tuple[float, float]],
+        radius_max: float,
+        policies: tuple[PolicyLike | None, PolicyLike | None],
+        objective: Any,
+    ) -> "_Task":
+        P = P[None] if P.ndim == 2 else P
+        scale = {name: [float(jnp.log(v)) if name == "beta" else v for v in limits[name]] for name in names}
+        low, high = (jnp.asarray([scale[name][side] for name in names], P.dtype) for side in (0, 1))
+        begin = {name: jnp.asarray(value, P.dtype) for name, value in start.items()}
+        box = _Box(low, high, names)
+        return cls(functional, P, begin, box, jnp.asarray(radius_max, P.dtype), policies, objective)
+
+    def parameters(self, x: Float[Array, " n"]) -> dict[str, Scalar]:
+        return self.start | self.box.inside(x)
+
+    def at(self, x: Float[Array, " n"]) -> _Point:
+        pi_ref, pi_0 = self.policies
+
+        def one(P: Float[Array, "K K"]) -> tuple[Scalar, Scalar, Policy, Bool[Array, ""]]:
+            loop = MRS(P, pi_ref=pi_ref, pi_0=pi_0, objective=self.objective, **self.parameters(x))
+            found = equilibrium(loop)
+            policy = found.star.policy
+            return self.functional(loop, policy), found.stability.radius, policy, found.solved
+
+        values, radii, policies, solved = jax.vmap(one)(self.P)
+        return _Point(jnp.mean(values), radii, policies, jnp.all(solved))
+
+    def lagrangian(self, x: Float[Array, " n"], multiplier: Float[Array, " M"]) -> tuple[Scalar, _Point]:
+        point = self.at(x)
+        excess = jnp.maximum(point.radius - self.limit + multiplier / WEIGHT, 0.0)
+        return -point.value + 0.5 * WEIGHT * jnp.sum(excess**2), point
+
+    def better(self, new: tuple[Any, _Point], best: tuple[Any, _Point]) -> tuple[Any, _Point]:
+        """Coordinates with their point, or the best ones so far."""
+        feasible, known = _feasible(new[1], self.limit), _feasible(best[1], self.limit)
+        improved = feasible & (~known | (new[1].value > best[1].value))
+        return where(improved, new, best)
+
+
+class _Climb(eqx.Module):
+    """Where the optimiser is, its state, the multipliers of the radii, and the best feasible setting so far."""
+
+    x: Float[Array, " n"]
+    state: Any
+    multiplier: Float[Array, " M"]
+    best: tuple[Float[Array, " n"], _Point]
+
+
+def _search(task: _Task, solver: Any, x: Float[Array, " n"], num_steps: int) -> tuple[Float[Array, " n"], _Point]:
+    """The best feasible setting that gradient steps on the augmented Lagrangian visit."""
+    import optax
+
+    def step(climb: _Climb, index: Array) -> tuple[_Climb, None]:
+        x = climb.x
+        (_, point), gradient = jax.value_and_grad(task.lagrangian, has_aux=True)(x, climb.multiplier)
+        # The multiplier moves every tenth step, when the inner problem has had time to follow.
+        raised = jnp.maximum(climb.multiplier + WEIGHT * (point.radius - task.limit), 0.0)
+        multiplier = jnp.where(index % 10 == 9, raised, climb.multiplier)
+        gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = solver.update(gradient, climb.state, x)
+            moved = jnp.asarray(optax.apply_updates(x, updates))
+        return _Climb(moved, state, multiplier, task.better((x, point), climb.best)), None
+
+    first = task.at(x)
+    begin = _Climb(x, solver.init(x), jnp.zeros_like(first.radius), (x, first))
+    end, _ = jax.lax.scan(step, begin, jnp.arange(num_steps))
+    return task.better((end.x, task.at(end.x)), end.best)
 
 
 def _feasible(point: _Point, limit: Scalar) -> Bool[Array, ""]:
