@@ -21,9 +21,10 @@ import ipodyn._maps.store
 from ipodyn._maps import stability_map
 from ipodyn._maps.evidence.evidence import Request
 from ipodyn._maps.grid import Grid
-from ipodyn._maps.place import SCRATCH, Folder
+from ipodyn._maps.place import Folder
 from ipodyn._maps.stability_map import MapProblem, as_dataset
 from ipodyn._maps.store import Damaged, Store
+from ipodyn._numerics.files import SCRATCH
 
 xarray = pytest.importorskip("xarray")
 pytest.importorskip("zarr")

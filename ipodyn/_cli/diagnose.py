@@ -16,7 +16,7 @@ from .._diagnosis.words import advice, number, percent, risk_rows, uncertainty, 
 from ..data import PreferenceSet
 from ..recipes import Recipe
 from .errors import CommandError, foreseen, writing
-from .output import ProgressBar, console, say, table, write_whole
+from .output import ProgressBar, console, say, table, write_out
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class DiagnoseCommand:
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         columns = table_columns(diagnosis, preferences)
-        write_whole(self.out / "diagnosis.csv", lambda path: write_csv(path, columns))
-        write_whole(self.out / "diagnosis.parquet", lambda path: write_parquet(path, columns))
+        write_out(self.out / "diagnosis.csv", lambda path: write_csv(path, columns))
+        write_out(self.out / "diagnosis.parquet", lambda path: write_parquet(path, columns))
         page = html_report(
             diagnosis,
             prompts=preferences.prompts,
@@ -88,13 +88,13 @@ class DiagnoseCommand:
             created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=ipodyn.__version__,
         )
-        write_whole(self.out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+        write_out(self.out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
         text = io.StringIO()
         plain = console(text)
         for line in _data_lines(preferences):
             say(plain, line)
         _tell(plain, diagnosis, preferences, self.recipe)
-        write_whole(self.out / "report.txt", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+        write_out(self.out / "report.txt", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def _need_polars() -> None:

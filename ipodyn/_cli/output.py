@@ -1,11 +1,9 @@
 """What the user sees and gets: the terminal, the progress bar, files that are whole or absent."""
 
 import collections
-import os
 import pathlib
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -15,6 +13,7 @@ import rich.console
 import rich.progress
 import rich.table
 
+from .._numerics.files import write_whole
 from .errors import writing
 
 _EVERY, _LATE = 10, 30  # seconds between lines about progress, and over which its speed is taken
@@ -57,16 +56,10 @@ def table(title: str, columns: list[str], rows: list[list[str]], *, decorated: b
     return made
 
 
-def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """`write` fills a file under another name, which then takes the place of `path`: never half a file."""
-    # The suffix stays last, since writers choose the format by it.
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+def write_out(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
+    """`write_whole`, whose foreseeable failures are one line."""
     with writing(path):
-        try:
-            write(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, write)
 
 
 class ProgressBar:

@@ -19,7 +19,7 @@ from .._rollouts.regimes import Regime, RegimeThresholds, classify, settled
 from .._rollouts.rollout import rollout
 from ..data import PreferenceSet
 from .errors import CommandError, foreseen
-from .output import console, say, write_whole
+from .output import console, say, write_out
 from .parsing import parse_policy
 from .sources import Source
 
@@ -71,7 +71,7 @@ class RolloutCommand:
             say(screen, line)
         path = np.concatenate([start[None], np.asarray(orbit.saved)])
         figure = plot.rollout(path, show=self.show, title=f"{preferences.source}\n{words} · {regime}")
-        write_whole(self.out, figure.savefig)
+        write_out(self.out, figure.savefig)
         say(screen, f"picture    {self.out}")
 
     def _check(self) -> None:

@@ -10,13 +10,11 @@ import errno
 import os
 import pathlib
 import tempfile
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-SCRATCH = ".unfinished-"  # what a killed process may leave behind under such a name is nobody's
-_ABANDONED = 60.0  # seconds without a change, and no lock: its writer is gone
+from .._numerics.files import SCRATCH, scratch_file, settle, sweep
+
 _SCHEMES = ("s3", "gs")
 
 
@@ -147,43 +145,16 @@ class Folder(Place):
 
     @contextlib.contextmanager
     def _beside(self, key: str) -> Iterator[pathlib.Path]:
-        """A name for a file that is gone at the end whatever happens; the lock beside it keeps others from sweeping."""
-        lock = self.folder / f"{SCRATCH}{uuid.uuid4().hex}"
-        scratch = lock.with_suffix(pathlib.PurePath(key).suffix or ".bin")
+        """A name for a file that is gone at the end whatever happens; at the top, where it is swept."""
         (self.folder / key).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(lock, "xb") as held:
-                _locked(held)
-                yield scratch
-        finally:
-            scratch.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+        with scratch_file(self.folder, pathlib.PurePath(key).suffix) as scratch:
+            yield scratch
 
     def _put(self, scratch: pathlib.Path, key: str) -> None:
-        with open(scratch, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, self.folder / key)
+        settle(scratch, self.folder / key)
 
     def sweep(self) -> None:
-        for name in os.listdir(self.folder):
-            path = self.folder / name
-            with contextlib.suppress(OSError):
-                if name.startswith(SCRATCH) and path.stat().st_mtime < time.time() - _ABANDONED:
-                    with open(path.with_suffix(""), "ab") as lock:
-                        if _locked(lock):
-                            path.unlink()
-                            path.with_suffix("").unlink(missing_ok=True)
-
-
-def _locked(file: Any) -> bool:
-    """Whether the lock on an open file could be had; it goes with the process. False where there are no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
-        return False
-    return True
+        sweep(self.folder)
 
 
 class Bucket(Place):

@@ -9,15 +9,14 @@ import csv
 import functools
 import hashlib
 import json
-import os
 import pathlib
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from .._numerics.files import sweep, write_whole
 from .claims import Judged
 from .config import Config, Made, Material
 from .registry import Figure
@@ -69,8 +68,9 @@ class Folder:
                     f"{self.path} holds figures of another run (different {' and '.join(other)}); name another folder, "
                     "or say --overwrite to make them anew."
                 )
-        for name in ("figures", "tables", "finished"):
+        for name in ("", "figures", "tables", "finished"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
+            sweep(self.path / name)
         import ipodyn
 
         description = {
@@ -144,17 +144,8 @@ class Folder:
         self.write(self.path / "claims.md", lambda path: path.write_text(text, encoding="utf-8"))
 
     def write(self, path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-        """Under another name first, so that `path` is whole or absent; the suffix says the format.
-
-        A file that would not change keeps its time.
-        """
-        partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-        try:
-            write(partial)
-            if not path.exists() or path.read_bytes() != partial.read_bytes():
-                os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        """A file that would not change keeps its time."""
+        write_whole(path, write, keep_equal=True)
 
 
 def write_table(path: pathlib.Path, columns: dict[str, Any]) -> None:

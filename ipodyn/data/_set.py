@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._numerics.files import write_whole
 from .._preferences.structure import has_cycle, strong_order
 from ._report import DataError, LoadReport
 
@@ -125,13 +126,7 @@ class PreferenceSet:
         }
         if self.counts is not None:
             arrays["counts"] = self.counts
-        partial = target.with_name(f"{target.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, **arrays)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(target, lambda path: np.savez(path, **arrays))
 
 
 @functools.cache

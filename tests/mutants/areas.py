@@ -83,6 +83,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_maps/store": "store bucket sharing",
         "_maps/shards": "store bucket sharing",
         "_maps/place": "store bucket sharing",
+        "_numerics/files": "files store",
         "_cli/sharing": "sharing processes",
     },
     "structure": {
