@@ -92,19 +92,20 @@ def files(tmp_path):
     return tmp_path
 
 
-def one_line(capsys, arguments, says):
+def one_line(capsys, arguments):
+    """The line that a mistake ends with."""
     assert run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and captured.err.startswith("ipodyn: "), captured.err
-    assert says in captured.err
     assert "Traceback" not in captured.err
+    return captured.err
 
 
 @pytest.mark.parametrize(("arguments", "says"), MAP.values(), ids=MAP.keys())
 def test_map(files, capsys, arguments, says):
     before = sorted(files.rglob("*"))
     arguments = [argument.replace("{}", str(files)) for argument in arguments]
-    one_line(capsys, ["map", *arguments, "--out", str(files / "out")], says)
+    assert says in one_line(capsys, ["map", *arguments, "--out", str(files / "out")])
     assert sorted(files.rglob("*")) == before
 
 
@@ -113,12 +114,12 @@ def test_rollout(files, capsys, arguments, says):
     before = sorted(files.rglob("*"))
     arguments = [argument.replace("{}", str(files)) for argument in arguments]
     out = [] if "--out" in arguments else ["--out", str(files / "loop.png")]
-    one_line(capsys, ["rollout", *arguments, *out], says)
+    assert says in one_line(capsys, ["rollout", *arguments, *out])
     assert sorted(files.rglob("*")) == before
 
 
 def test_unknown_command(capsys):
-    one_line(capsys, ["mapp"], "mapp")
+    assert "mapp" in one_line(capsys, ["mapp"])
 
 
 SMALL = ["map", "--problem", "three_cycle", "--alpha", "0.5", "--beta", "1", "--rounds", "2"]
@@ -126,14 +127,14 @@ SMALL = ["map", "--problem", "three_cycle", "--alpha", "0.5", "--beta", "1", "--
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("mine")
-    one_line(capsys, [*SMALL, "--out", str(tmp_path)], "holds no run of ipodyn")
+    assert "holds no run of ipodyn" in one_line(capsys, [*SMALL, "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_out_is_a_file(tmp_path, capsys):
     (tmp_path / "out").write_text("mine")
-    one_line(capsys, [*SMALL, "--out", str(tmp_path / "out")], "is a file")
-    one_line(capsys, [*SMALL, "--out", str(tmp_path / "out" / "deeper")], "out")
+    assert "is a file" in one_line(capsys, [*SMALL, "--out", str(tmp_path / "out")])
+    assert "out" in one_line(capsys, [*SMALL, "--out", str(tmp_path / "out" / "deeper")])
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -143,7 +144,8 @@ def test_unwritable_folder(tmp_path, capsys, monkeypatch):
 
     # Root may write anywhere, so the refusal of the system is played.
     monkeypatch.setattr(os, "mkdir", refused)
-    one_line(capsys, [*SMALL, "--out", str(tmp_path / "out")], "cannot be written (Permission denied)")
+    line = one_line(capsys, [*SMALL, "--out", str(tmp_path / "out")])
+    assert "cannot be written (Permission denied)" in line and not (tmp_path / "out").exists()
 
 
 def test_defects_keep_their_traceback(tmp_path, monkeypatch):

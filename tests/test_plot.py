@@ -56,6 +56,9 @@ def heat(axes):
     return np.ma.filled(axes.collections[0].get_array(), np.nan)
 
 
+_ALPHA, _BETA = "α (how far the reference follows)", "β (preference strength; TRL's beta is 1/β)"
+
+
 def drawn(figure):
     """The figure as pixels: it renders without a warning, and is not blank."""
     matplotlib_image = pytest.importorskip("matplotlib.image")
@@ -188,19 +191,23 @@ def test_headings_say_what_it_is(rng):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "beta", "many"),
+    ("alpha", "beta", "many", "across"),  # the last: what runs along the horizontal axes
     [
-        ([0.5], None, True),
-        (None, [2.0], False),
-        ([0.5], [2.0], True),
-        (None, np.geomspace(0.1, 100, 6), True),
-        ([0.0, 1.0], [1.0, 2.0], False),
+        ([0.5], None, True, {_BETA}),
+        (None, [2.0], False, {_ALPHA}),
+        ([0.5], [2.0], True, {"Σₖ Varₜ π[k]", "nats"}),
+        (None, np.geomspace(0.1, 100, 6), True, {_ALPHA}),
+        ([0.0, 1.0], [1.0, 2.0], False, {_ALPHA}),
     ],
     ids=["one alpha", "one beta", "one point", "logarithmic", "two by two"],
 )
-def test_every_grid_can_be_drawn(rng, alpha, beta, many):
+def test_every_grid_can_be_drawn(rng, alpha, beta, many, across):
     data = dataset(rng, alpha=alpha, beta=beta)
-    drawn(plot.stability_map(data if many else data.isel(matrix=[0]).drop_vars("contraction_bound")))
+    figure = plot.stability_map(data if many else data.isel(matrix=[0]).drop_vars("contraction_bound"))
+    drawn(figure)
+    assert {axes.get_xlabel() for axes in figure.axes if axes.get_visible()} - {""} == across
+    logarithmic = any(axes.get_yscale() == "log" for axes in figure.axes if axes.get_ylabel() == _BETA)
+    assert logarithmic == (beta is not None and len(beta) > 2)
 
 
 def test_product_axis(rng):
