@@ -257,6 +257,7 @@ EXCEPTIONS = {
             *("SequentialDesign.lower", "SequentialDesign.upper", "SequentialDesign.record"),
             *("SequentialDesign.next_pair", "SequentialDesign.certified", "SequentialDesign.sampler"),
             *("Diagnosis.at_risk", "Diagnosis.turning", "Diagnosis.riskiest", "Recommendation.result"),
+            *("SmallestSample.result", "ClosestSampler.result"),
         ],
         HOST,
     ),

@@ -47,7 +47,7 @@ def test_probabilities_are_shares_of_the_draws():
     P = np.stack([np.asarray(ipodyn.problems.three_cycle(a)) for a in strength])
     found = ipodyn.regime_probabilities(P, alpha=0.9, beta=4.0, lam=1.0, policy0=START, num_steps=500)
     np.testing.assert_allclose(found.radius, np.sqrt(0.9**2 + (4 * strength) ** 2 / 3), rtol=1e-9)
-    assert float(found.stable) == 0.75
+    assert float(found.stable) == 0.75 and np.asarray(found.result == ipodyn.RESULTS.successful).all()
     expected = np.where(strength > 0.4, ipodyn.Regime.oscillates, ipodyn.Regime.converges)
     np.testing.assert_array_equal(found.regime, expected)
     shares = np.zeros(4)
@@ -104,6 +104,8 @@ def test_the_smallest_sample_is_that_from_which_on_all_suffice(monkeypatch):
     ):
         found = ipodyn.smallest_sample(stable, unstable, key=KEY, num_pairs=[10, 20, 30], num_steps=100)
         assert found.value == value
+        assert (found.result == ipodyn.RESULTS.successful) == (value < np.inf)
+        assert (found.result == ipodyn.RESULTS.not_told_apart) == (value == np.inf)
         np.testing.assert_array_equal(found.error, np.where(telling, 0.0, 0.5))
         assert (found.unstable.mean(axis=1) > 10).tolist() == telling and found.stable.max() == 4
     np.testing.assert_array_equal(asked["num_pairs"], [10, 20, 30, 10, 20, 30])

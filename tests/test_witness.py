@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ipodyn
+from ipodyn._ranking.criteria import check_criterion
 
 NAMES = ("condorcet", "smith", "order")
 AXIOMS = {"condorcet": ipodyn.condorcet_top, "smith": ipodyn.smith_top, "order": ipodyn.order_preserving}
@@ -210,3 +211,15 @@ def test_wrong_input_is_named():
         ipodyn.most_violating(ipodyn.IPO(), jnp.full(4, 0.25), half, half)
     with pytest.raises(ValueError, match="give 7 at most"):
         ipodyn.most_violating(ipodyn.IPO(), np.full(8, 0.125), np.zeros((8, 8)), np.ones((8, 8)), "order")
+    with pytest.raises(ValueError, match="`criterion` is 'borda'; it must be one of condorcet, smith, order"):
+        check_criterion("borda")
+
+
+def test_a_criterion_has_one_name():
+    mu, half = np.array([0.5, 0.3, 0.2]), np.full((3, 3), 0.5)
+    with pytest.warns(DeprecationWarning, match="argument `axiom` .* use `criterion`"):
+        old = ipodyn.witness(ipodyn.IPO(), mu, axiom="order")  # pyright: ignore[reportCallIssue]
+    np.testing.assert_array_equal(old.P, ipodyn.witness(ipodyn.IPO(), mu, criterion="order").P)
+    with pytest.warns(DeprecationWarning, match="argument `axiom` .* use `criterion`"):
+        old = ipodyn.most_violating(ipodyn.IPO(), mu, half - 0.2, half + 0.2, axiom="smith")  # pyright: ignore[reportCallIssue]
+    np.testing.assert_array_equal(old.P, ipodyn.most_violating(ipodyn.IPO(), mu, half - 0.2, half + 0.2, "smith").P)

@@ -21,9 +21,9 @@ from .._numerics.version import VERSION
 from .._objectives.dpo import DPO
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
+from .._ranking.axioms import AXIOMS
 from .._ranking.criteria import criterion_pairs
 from .._ranking.sampler import design, excess
-from .._ranking.witness import AXIOMS
 
 if TYPE_CHECKING:
     import xarray

@@ -13,6 +13,7 @@ from .._loops.mrs import MRS
 from .._maps.finite_sweep import finite_sweep
 from .._numerics.deprecation import moved_argument
 from .._numerics.randomness import RandomKey, is_key
+from .._numerics.results import RESULTS
 from .._numerics.types import ScalarLike, VectorLike
 
 
@@ -23,6 +24,7 @@ class SmallestSample(eqx.Module):
     - `num_pairs` (N,), `error` (N,), `threshold` (N,): the sizes tried, the error of the best threshold at each, and
       that threshold of the variance.
     - `stable`, `unstable` (N, trajectories): the variance over the last window of every trajectory.
+    - `result`: `RESULTS.successful`, or `RESULTS.not_told_apart` where no size suffices.
     """
 
     value: float
@@ -31,6 +33,10 @@ class SmallestSample(eqx.Module):
     threshold: np.ndarray
     stable: np.ndarray
     unstable: np.ndarray
+
+    @property
+    def result(self) -> RESULTS:
+        return RESULTS.successful if self.value < float("inf") else RESULTS.not_told_apart
 
 
 def best_threshold(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
@@ -104,9 +110,9 @@ def smallest_sample(
         ridge=ridge,
         devices=devices,
     )
-    calm, wild = np.split(np.asarray(orbits.window_variance), 2)
-    judged = np.array([best_threshold(low, high) for low, high in zip(calm, wild, strict=True)])
+    settled, moving = np.split(np.asarray(orbits.window_variance), 2)
+    judged = np.array([best_threshold(low, high) for low, high in zip(settled, moving, strict=True)])
     fails = np.flatnonzero(judged[:, 0] > error)
     first = 0 if fails.size == 0 else int(fails[-1]) + 1
     value = float(sizes[first]) if first < sizes.size else float("inf")
-    return SmallestSample(value, sizes, judged[:, 0], judged[:, 1], calm, wild)
+    return SmallestSample(value, sizes, judged[:, 0], judged[:, 1], settled, moving)

@@ -10,6 +10,7 @@ from .._engine.blocks import Devices
 from .._equilibria.equilibrium import attracting_radius, equilibrium
 from .._loops.mrs import MRS
 from .._maps.sweep import sweep
+from .._numerics.results import RESULTS
 from .._numerics.types import PolicyLike, ScalarLike, VectorLike, as_float
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -21,7 +22,7 @@ class RegimeProbabilities(eqx.Module):
 
     - `probability` (4,), `error` (4,): of each `Regime` in rollouts, and its standard error (of the number of draws).
     - `stable` (): share of draws whose fixed point is stable. - `radius` (draws,): spectral radius at the fixed points,
-      NaN where there is none. - `regime` (draws,): codes of `Regime`.
+      NaN where `result` (draws,) of the fixed point is not successful. - `regime` (draws,): codes of `Regime`.
     """
 
     probability: Float[Array, " regimes"]
@@ -29,11 +30,13 @@ class RegimeProbabilities(eqx.Module):
     stable: Array
     radius: Float[Array, " draws"]
     regime: Array
+    result: RESULTS
 
 
 @eqx.filter_jit
-def _radii(loops: MRS) -> Array:
-    return equilibrium(loops).radius
+def _radii(loops: MRS) -> tuple[Array, RESULTS]:
+    found = equilibrium(loops)
+    return found.radius, found.star.result
 
 
 def regime_probabilities(
@@ -76,7 +79,7 @@ def regime_probabilities(
     start = None if policy0 is None else np.asarray(policy0, P.dtype)
     orbits = sweep(loops, start, num_steps=num_steps, devices=devices)
     thresholds = RegimeThresholds() if thresholds is None else thresholds
-    radius = _radii(jax.vmap(loop, out_axes=-1)(P))
+    radius, result = _radii(jax.vmap(loop, out_axes=-1)(P))
     known = attracting_radius(IPO() if objective is None else objective, jnp.full_like(radius, alpha), radius)
     regime = jax.vmap(lambda orbit, radius: classify(orbit, thresholds, radius=radius))(orbits, known)
     draws = P.shape[0]
@@ -88,4 +91,5 @@ def regime_probabilities(
         jnp.mean((radius < 1).astype(P.dtype)),
         radius,
         regime,
+        result,
     )

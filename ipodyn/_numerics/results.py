@@ -51,6 +51,10 @@ class RESULTS(eqx.Enumeration):
         "The largest margin is too near 0 to tell its sign in this dtype. Use float64, or round `P` so that what is "
         "nearly a tie becomes one."
     )
+    not_told_apart = (
+        "No number of pairs that was tried tells the two loops apart with so few errors. Try more pairs, more rounds, "
+        "or allow a larger `error`."
+    )
 
 
 def successful(result: RESULTS) -> Bool[Array, "*batch"]:

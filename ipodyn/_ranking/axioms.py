@@ -10,13 +10,15 @@ No tolerance is hidden. Scores that come from rounded arithmetic can differ wher
 by about K roundings): `atol` asks for a margin above that.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool
 
 from .._numerics.types import BoolBlock, PolicyLike, PreferenceLike, ScalarBlock, ScalarLike, as_float
 from .._preferences.structure import as_matrix, condorcet_winner, smith_set
-from .criteria import criterion_pairs
+from .criteria import Criterion, criterion_pairs
 
 
 class Axiom(eqx.Module):
@@ -44,7 +46,7 @@ def _check(P: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     return P, scores
 
 
-def _axiom(criterion: str, P: Array, scores: Array, applies: Bool[Array, ""], atol: ScalarLike) -> Axiom:
+def _axiom(criterion: Criterion, P: Array, scores: Array, applies: Bool[Array, ""], atol: ScalarLike) -> Axiom:
     first, second = jnp.broadcast_arrays(scores[:, None], scores[None, :])
     gap = jnp.where(first == second, 0.0, first - second)  # two responses of log-probability -inf tie
     named = criterion_pairs(P, criterion) & applies
@@ -121,3 +123,10 @@ def order_preserving(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike 
     through = beats[:, :, None] | beats[None, :, :]
     transitive = jnp.all(through | ~beats[:, None, :])
     return _axiom("order", P, scores, transitive, atol)
+
+
+AXIOMS: dict[Criterion, Callable[..., Axiom]] = {
+    "condorcet": condorcet_top,
+    "smith": smith_top,
+    "order": order_preserving,
+}

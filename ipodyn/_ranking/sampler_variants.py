@@ -242,6 +242,11 @@ class ClosestSampler(eqx.Module):
     kl: Scalar
     gap: Scalar
 
+    @property
+    def result(self) -> RESULTS:
+        """That of the sampler."""
+        return self.sampler.result
+
 
 def closest_sampler(
     P: PreferenceLike,

@@ -1,7 +1,6 @@
 """Many runs of the sequential design together, on known matrices that label the comparisons."""
 
-from typing import NamedTuple
-
+import equinox as eqx
 import numpy as np
 
 from .._numerics.deprecation import renamed_keywords
@@ -9,12 +8,14 @@ from .._numerics.randomness import RandomKey, host_generator
 from .sequential import FIRST, GROWTH, GUARD, Evidence, Plan, adaptive_pairs, check_design, make_plan
 
 
-class SequentialRuns(NamedTuple):
+class SequentialRuns(eqx.Module):
     """What `sequential_runs` measured, run by run.
 
     - `comparisons` (runs,): until certified, or `max_comparisons` or a little more. - `certified` (runs,).
     - `vacuous` (runs,): certified that the criterion asks nothing. - `mu` (runs, K): the certified sampler.
     - `covered` (runs,): whether P was inside the intervals at all times at which it was looked at.
+
+    A run that is given up is no failure of a solver: `certified` says it, and there is no `result`.
     """
 
     comparisons: np.ndarray

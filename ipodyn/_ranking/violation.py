@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.checks import HostArray, check_policy, check_positive
-from .._numerics.deprecation import leading_argument
+from .._numerics.deprecation import leading_argument, renamed_keywords
 from .._numerics.linear import transitive_closure
 from .._numerics.types import PolicyBlock
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
-from .witness import AxiomName, Witness, check_axiom
+from .axioms import AXIOMS
+from .criteria import Criterion, check_criterion
+from .witness import Witness
 
 LARGEST = {"condorcet": 1000, "smith": 10, "order": 7}  # responses that enumeration can take
 ASCENT_STEPS = 100
@@ -38,12 +40,13 @@ class _Structure:
 
 
 @leading_argument("0.3", "objective", AbstractObjective, IPO)
+@renamed_keywords("0.3", axiom="criterion")
 def most_violating(
     objective: AbstractObjective,
     mu: HostArray,
     lower: HostArray,
     upper: HostArray,
-    axiom: AxiomName = "condorcet",
+    criterion: Criterion = "condorcet",
     *,
     least_win: float = 1e-3,
 ) -> Witness:
@@ -62,7 +65,7 @@ def most_violating(
     - `lower`, `upper`: shape (K, K), bounds on P[i, j], such as P - 0.1 and P + 0.1 cut to [0, 1], or the ends of
       confidence intervals; what one says of P[j, i] is applied to P[i, j] too. The diagonal is 1/2 whatever they say.
       For DPO they must exclude 0 and 1.
-    - `axiom`: "condorcet", "smith" (at most 10 responses) or "order" (at most 7, every order with ties is tried).
+    - `criterion`: "condorcet", "smith" (at most 10 responses) or "order" (at most 7, every order with ties is tried).
     - `least_win`: in (0, 1/2), how far above 1/2 the premise's wins must be: it stands for "strictly".
 
     Returns a `Witness`, solved on the host (values, not traced). Raises `ValueError` where the bounds are wrong or
@@ -76,23 +79,23 @@ def most_violating(
     0.052 [0, 1]
     -0.28 [1, 0]
     """
-    check = check_axiom(axiom)
+    check_criterion(criterion)
     mu = check_policy(mu, name="mu").astype(np.float64)
     K = mu.size
     low, up = _bounds(lower, upper, K)
     check_positive(least_win, "least_win")
-    if LARGEST[axiom] < K:
+    if LARGEST[criterion] < K:
         raise ValueError(
-            f"`mu` has {K} responses: for {axiom!r} every structure is tried, so give {LARGEST[axiom]} at most."
+            f"`mu` has {K} responses: for {criterion!r} every structure is tried, so give {LARGEST[criterion]} at most."
         )
     best: dict[tuple[int, int], _Structure] = {}
-    for found in {"condorcet": _condorcet, "smith": _smith, "order": _order}[axiom](mu, low, up, least_win):
+    for found in {"condorcet": _condorcet, "smith": _smith, "order": _order}[criterion](mu, low, up, least_win):
         if found.pair not in best or found.margin < best[found.pair].margin:
             best[found.pair] = found
     if not best:
         raise ValueError(
-            f"no P between `lower` and `upper` meets the premise of {axiom!r} with wins of {least_win} or more: widen "
-            "the bounds, or lower `least_win`."
+            f"no P between `lower` and `upper` meets the premise of {criterion!r} with wins of {least_win} or more: "
+            "widen the bounds, or lower `least_win`."
         )
     structures = sorted(best.values(), key=lambda structure: structure.margin)
     if objective.is_linear:
@@ -113,7 +116,7 @@ def most_violating(
     # The solver works in the precision of the host; what is reported is what the objective makes of this P.
     P, mu = jnp.asarray(P), jnp.asarray(mu)
     scores = objective.score(P, mu)
-    return Witness(P, scores, check(P, scores).margin, jnp.asarray([i, j]), jnp.asarray(least_win, P.dtype))
+    return Witness(P, scores, AXIOMS[criterion](P, scores).margin, jnp.asarray([i, j]), jnp.asarray(least_win, P.dtype))
 
 
 def _bounds(lower: HostArray, upper: HostArray, K: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,6 @@ IPO and DPO rank alike: the Bradley-Terry fit r with weights \(\mu_i\mu_j\) solv
 \(|r_i - r_j| \ge 4\,|(P\mu)_i - (P\mu)_j|\): what IPO gets wrong DPO gets wrong by at least four times as much.
 """
 
-from collections.abc import Callable
-from typing import Literal
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -18,14 +15,8 @@ from .._numerics.deprecation import leading_argument, renamed_keywords
 from .._numerics.types import PolicyBlock, PolicyLike, PreferenceBlock, ScalarBlock, ScalarLike, as_float
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
-from .axioms import Axiom, condorcet_top, order_preserving, smith_top
-
-AxiomName = Literal["condorcet", "smith", "order"]
-AXIOMS: dict[str, Callable[..., Axiom]] = {
-    "condorcet": condorcet_top,
-    "smith": smith_top,
-    "order": order_preserving,
-}
+from .axioms import AXIOMS
+from .criteria import Criterion, check_criterion
 
 
 class Witness(eqx.Module):
@@ -44,18 +35,12 @@ class Witness(eqx.Module):
     strength: ScalarBlock
 
 
-def check_axiom(axiom: str) -> Callable[..., Axiom]:
-    if axiom not in AXIOMS:
-        raise ValueError(f"`axiom` is {axiom!r}: give one of {', '.join(map(repr, AXIOMS))}.")
-    return AXIOMS[axiom]
-
-
 @leading_argument("0.3", "objective", AbstractObjective, IPO)
-@renamed_keywords("0.3", share="fraction")
+@renamed_keywords("0.3", axiom="criterion", share="fraction")
 def witness(
     objective: AbstractObjective,
     mu: PolicyLike,
-    axiom: AxiomName = "condorcet",
+    criterion: Criterion = "condorcet",
     *,
     fraction: ScalarLike = 0.5,
 ) -> Witness:
@@ -76,7 +61,7 @@ def witness(
     - `mu`: shape (K,), K >= 3, all entries above 0. - `fraction`: in (0, 1); near 0 the violation is largest and the
       premise weakest.
 
-    Returns a `Witness`. Under `jit` and `vmap` too, `axiom` being static. Raises `ValueError` for K < 3 and for a
+    Returns a `Witness`. Under `jit` and `vmap` too, `criterion` being static. Raises `ValueError` for K < 3 and for a
     response that is not sampled.
 
     Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, ranking desiderata: no
@@ -87,7 +72,7 @@ def witness(
     >>> int(ipodyn.condorcet_winner(found.P)), round(float(found.margin), 6)
     (2, -0.125)
     """
-    check = check_axiom(axiom)
+    check_criterion(criterion)
     mu = as_float(mu)
     K = mu.shape[0]
     if K < 3:
@@ -95,11 +80,11 @@ def witness(
     if not isinstance(mu, Tracer) and not bool(jnp.all(mu > 0)):
         raise ValueError(f"`mu` is {np.asarray(mu).tolist()}: every response must be sampled, mu > 0.")
     least = jnp.argsort(mu)  # place 0 is sampled least
-    build = _order if axiom == "order" else _smith if axiom == "smith" and K > 3 else _condorcet
+    build = _order if criterion == "order" else _smith if criterion == "smith" and K > 3 else _condorcet
     skew, pair, strength = build(mu, least, as_float(fraction, mu))
     P = 0.5 + skew
     scores = objective.score(P, mu)
-    return Witness(P, scores, check(P, scores).margin, pair, strength)
+    return Witness(P, scores, AXIOMS[criterion](P, scores).margin, pair, strength)
 
 
 Built = tuple[Float[Array, "K K"], Int[Array, "2"], Float[Array, ""]]
