@@ -21,7 +21,8 @@ class LoadReport:
     - `notes`: what else was decided on the way.
     - `unit`: what a row is; matrices for array files, which have no rows.
 
-    `str(report)` is a short text for people. The sums are checked on construction.
+    `str(report)` is a short text for people. The sums are checked on construction. A dataclass on the host: it holds
+    words and whole numbers, and no array.
 
     >>> report = LoadReport(9, 8, {"left over after groups of 4": 1}, 2, 2, {}, 2)
     >>> print(report)

@@ -31,7 +31,8 @@ class PreferenceSet:
     - `counts`: shape (M, K, K), how many comparisons (or what weight of them) each entry rests on, or None where the
       data hold none.
 
-    Filters return new sets and note themselves in the report.
+    Filters return new sets and note themselves in the report. A dataclass on the host, since ids are texts: what goes
+    to the devices is `P`.
 
     >>> import ipodyn
     >>> data = ipodyn.data.synthetic_helpsteer(num_prompts=50)
