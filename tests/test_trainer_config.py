@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from preferences import complementary
@@ -68,7 +69,38 @@ def test_sppo(game):
     expected = softmax(np.log(policy) + (P @ policy - 0.5) / 0.25)
     recipe = recipes.from_config({"loss_type": "sppo", "beta": 0.25})
     np.testing.assert_allclose(recipe.loop(P, pi_ref=first)(policy), expected, rtol=1e-12)
-    assert "beta 0.001 (SPPO's default" in str(recipes.from_config({"loss_type": "sppo_hard"}))
+    assert "beta 0.001 (SPPO's default" in str(recipes.from_config({"loss_type": "sppo"}))
+
+
+def test_sppo_with_hard_labels_in_trl(game):
+    """Each log-ratio to +1 / (2 beta) where it won, -1 / (2 beta) where it lost: least squares over the fixed pairs."""
+    P, first, mu = game
+    beta = 0.4
+    shares = [(0.5 / beta, P @ mu), (-0.5 / beta, P.T @ mu)]  # (target, how often each response meets it)
+    expected = softmax(np.log(first) + sum(target * often for target, often in shares))
+    recipe = recipes.from_config({"loss_type": "sppo_hard", "beta": beta})
+    assert (recipe.alpha, recipe.lam, recipe.rounds) == (0, 0, 1)
+    np.testing.assert_allclose(recipe.loop(P, pi_ref=first, pi_0=mu)(first), expected, rtol=1e-12)
+
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "trl_losses_tokens.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"{case['loss_type']}-{case['tokens']}")
+def test_losses_of_many_tokens_are_trls(case):
+    """What TRL computes on completions of many tokens is the pair loss of the recipe, up to IPO's constant factor."""
+    tokens, logits, pi_ref = case["tokens"], np.array(case["logits"]), np.array(case["pi_ref"])
+    recipe = recipes.from_trl(beta=case["tau"], loss_type=case["loss_type"], tokens=tokens)
+    h = np.log(softmax(logits)) - np.log(pi_ref)
+    winners, losers = np.array(case["winners"]), np.array(case["losers"])
+    if case["loss_type"] == "sppo_hard":
+        mine = (h[winners] - recipe.beta / 2) ** 2 + (h[losers] + recipe.beta / 2) ** 2
+    else:
+        mine = recipe.objective.pair_losses(
+            jnp.asarray(h[winners] - h[losers]), jnp.full(len(winners), float(recipe.beta))
+        )
+        mine = mine / (tokens**2 if case["loss_type"] == "ipo" else 1)
+    np.testing.assert_allclose(mine, case["losses"], rtol=1e-10)  # sums over up to 200 tokens
 
 
 # settings, (alpha, beta, lam), objective, words of the notes
@@ -77,6 +109,7 @@ TRL = {
     "a beta": ({"beta": 0.2, "learning_rate": 1e-6}, (0.0, 5.0, 0.0), "DPO", ("fixed data",)),
     "a list with one loss": ({"beta": "1e-1", "loss_type": ["sigmoid"]}, (0.0, 10.0, 0.0), "DPO", ()),
     "averaged ipo": ({"beta": 0.1, "loss_type": "ipo"}, (0.0, 2000.0, 0.0), "IPO", ()),
+    "averaged sigmoid": ({"beta": 0.1, "loss_type": "sigmoid_norm"}, (0.0, 2000.0, 0.0), "DPO", ("at 200 tokens",)),
     "online": ({"max_new_tokens": 64}, (0.0, 10.0, 1.0), "DPO", ("an online trainer",)),
     "betas by epoch": ({"beta": [0.5, 0.25]}, (0.0, 4.0, 1.0), "DPO", ("the last of 2",)),
     "full sync": (

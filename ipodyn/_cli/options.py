@@ -242,7 +242,12 @@ TrlBeta = Annotated[
 ]
 TrlLoss = Annotated[
     str | None,
-    _option("--trl-loss", panel=_TRAINER, metavar="LOSS", help="Its loss_type: sigmoid (the default) or ipo."),
+    _option(
+        "--trl-loss",
+        panel=_TRAINER,
+        metavar="LOSS",
+        help="Its loss_type: sigmoid (the default), sigmoid_norm, ipo or sppo_hard.",
+    ),
 ]
 TrlReference = Annotated[
     str | None,

@@ -13,7 +13,7 @@ from typing import Any
 from .._numerics.checks import check_positive, check_unit_interval
 from .._objectives.ipo import IPO
 from ._cube import Recipe, make_recipe
-from ._trl import LOSS_TYPES, WHY_TOKENS, from_trl
+from ._trl import AVERAGED, LOSS_TYPES, from_trl
 
 # Settings that turn the objective into one that is not here: name -> (value that leaves it alone, why not).
 _FOREIGN: dict[str, tuple[Any, str]] = {
@@ -96,7 +96,7 @@ def from_config(
         _refuse_between_rounds(reference, on_policy, "INPO, COMAL and MNPO")
         return _mirror(settings, tokens)
     loss_type = _loss_type(settings)
-    if loss_type.startswith("sppo"):
+    if loss_type in ("sppo", "sppo_single"):
         _refuse_between_rounds(reference, on_policy, "SPPO")
         return _sppo(settings, loss_type)
     return _trl(settings, loss_type, tokens, reference, on_policy)
@@ -184,7 +184,7 @@ def _trl(
     on_policy: float | int | None,
 ) -> Recipe:
     if loss_type not in LOSS_TYPES:
-        raise ValueError(f"`loss_type` is {loss_type!r}; only {' and '.join(LOSS_TYPES)} are objectives here.")
+        raise ValueError(f"`loss_type` is {loss_type!r}; only {', '.join(LOSS_TYPES)} are objectives here.")
     for name, (harmless, why) in _FOREIGN.items():
         value = settings.get(name, harmless)
         if value not in (harmless, None) and str(value).rpartition(".")[2].lower() != str(harmless).lower():
@@ -202,11 +202,9 @@ def _trl(
         notes.append(
             "pairs sampled from the policy (an online trainer)" if online else "fixed data (TRL's default, not said)"
         )
-    if loss_type == "ipo" and online:
+    if loss_type in AVERAGED and online:
         tokens = 1.0
         notes.append("log-ratios are summed over tokens (OnlineDPOTrainer): their number plays no part")
-    if loss_type == "ipo" and tokens is None:
-        raise ValueError(f'`tokens` is needed for loss_type "ipo": {WHY_TOKENS}.')
     recipe = from_trl(beta=beta, loss_type=loss_type, tokens=tokens, reference=kept, on_policy=on_policy)
     return dataclasses.replace(recipe, notes=(*notes, *recipe.notes))
 

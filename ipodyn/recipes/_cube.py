@@ -63,10 +63,10 @@ class Recipe(eqx.Module):
 
     def _trainer_beta(self) -> str:
         """What TRL calls beta; its IPO averages log-ratios over the tokens of a completion."""
-        if not isinstance(self.objective, IPO):
-            return f"TRL's beta is {_number(_inverse(self.beta))}"
-        if self.tokens is not None:
+        if self.tokens is not None and self.tokens != 1:
             return f"TRL's beta is {_number(self.tokens * _inverse(self.beta))} at {self.tokens:g} tokens a completion"
+        if self.tokens == 1 or not isinstance(self.objective, IPO):
+            return f"TRL's beta is {_number(_inverse(self.beta))}"
         return f"TRL's beta is {_number(_inverse(self.beta))} times the tokens of a completion"
 
     def __str__(self) -> str:

@@ -4,6 +4,8 @@ TRL's `beta` is a KL coefficient. `loss_type="sigmoid"` compares beta times the 
 the strength of the signal is 1 / beta. `loss_type="ipo"` of `DPOTrainer` first divides each log-ratio by the number of
 tokens of its completion: pulling the log-ratio per token to 1 / (2 beta) pulls that of the whole completion to
 tokens / (2 beta), so that the strength is tokens / beta. (`OnlineDPOTrainer` sums: there, tokens is 1.)
+`loss_type="sigmoid_norm"` is the sigmoid of averages in the same way. `loss_type="sppo_hard"` pulls each log-ratio to
++-1 / (2 beta): in the mean over pairs to (P mu - 1/2) / beta, IPO's optimum with strength 1 / beta.
 """
 
 import dataclasses
@@ -14,13 +16,21 @@ import jax.numpy as jnp
 from .._numerics.checks import check_alpha, check_lam, check_positive
 from .._objectives.dpo import DPO
 from .._objectives.ipo import IPO
+from .._objectives.objective import AbstractObjective
 from ._cube import Recipe, data_words, make_recipe, reference_words
 
-# TRL's `loss_type` -> the objective with that loss.
-LOSS_TYPES = ("ipo", "sigmoid")
+# TRL's `loss_type` -> (the objective with that optimum, whether it averages over the tokens of a completion).
+_LOSSES: dict[str, tuple[AbstractObjective, bool]] = {
+    "ipo": (IPO(), True),
+    "sigmoid": (DPO(), False),
+    "sigmoid_norm": (DPO(), True),
+    "sppo_hard": (IPO(), False),
+}
+LOSS_TYPES = tuple(_LOSSES)
+AVERAGED = tuple(name for name, (_, averages) in _LOSSES.items() if averages)
 WHY_TOKENS = (
-    "TRL's IPO divides log-ratios by the tokens of the completion, so that beta at the level of whole responses is "
-    "tokens / beta; give the typical completion length, or 1 for OnlineDPOTrainer, which sums"
+    "TRL's ipo and sigmoid_norm divide log-ratios by the tokens of the completion, so that beta at the level of whole "
+    "responses is tokens / beta; give the typical completion length, or 1 for OnlineDPOTrainer, which sums"
 )
 ONE_ROUND = (
     "the reference stays and the data are fixed: one round, not a loop, so nothing can turn; it iterates with the last "
@@ -78,19 +88,21 @@ def from_trl(
 ) -> Recipe:
     r"""The recipe that a TRL trainer follows when its rounds are iterated.
 
-    \(\beta = 1/\beta_{TRL}\) for "sigmoid", \(\beta = \mathrm{tokens}/\beta_{TRL}\) for "ipo".
+    \(\beta = 1/\beta_{TRL}\) for "sigmoid" and "sppo_hard", \(\beta = \mathrm{tokens}/\beta_{TRL}\) for "ipo" and
+    "sigmoid_norm".
 
-    - `beta` > 0: TRL's, the KL coefficient. - `loss_type`: "sigmoid" is `DPO()`, "ipo" is `IPO()`; no other.
-    - `tokens` > 0: length of a completion, needed for "ipo", whose loss in `DPOTrainer` averages over tokens. One
-      number stands for all; where lengths differ, each log-ratio moves in proportion to its own. 1 for
-      `OnlineDPOTrainer`, which sums. "sigmoid" sums too and does not depend on it.
+    - `beta` > 0: TRL's, the KL coefficient. - `loss_type`: "sigmoid" and "sigmoid_norm" are `DPO()`, "ipo" and
+      "sppo_hard" are `IPO()`; no other.
+    - `tokens` > 0: length of a completion, needed for "ipo" and "sigmoid_norm", which average over tokens in
+      `DPOTrainer`. One number stands for all; where lengths differ, each log-ratio moves in proportion to its own. 1
+      for `OnlineDPOTrainer`, which sums. The others sum too and do not depend on it.
     - `reference`: "first" checkpoint, "last" checkpoint, or a fraction in [0, 1] of the current policy (in log space).
     - `on_policy`: fraction of pairs sampled from the current policy: 0 is `DPOTrainer`, 1 `OnlineDPOTrainer`.
 
     TRL's defaults are one round, not a loop: the reference stays and the data are fixed (`recipe.rounds` is 1). A
     reference that is itself a moving average over rounds (TRL's `sync_ref_model` with a mixup below 1) is no point of
     the cube: it has a memory, while this mixes the current policy with the first reference. Raises `ValueError` for
-    "ipo" without `tokens` and for values out of range.
+    an averaged loss without `tokens` and for values out of range.
 
     >>> import ipodyn
     >>> ipodyn.recipes.from_trl(beta=0.1, loss_type="ipo", tokens=200, reference="last", on_policy=1.0).point()
@@ -98,12 +110,12 @@ def from_trl(
     """
     check_positive(beta, "beta", "it is TRL's, the KL coefficient; its default is 0.1")
     if loss_type not in LOSS_TYPES:
-        raise ValueError(f"`loss_type` is {loss_type!r}; only {' and '.join(LOSS_TYPES)} are objectives here.")
+        raise ValueError(f"`loss_type` is {loss_type!r}; only {', '.join(LOSS_TYPES)} are objectives here.")
     if tokens is not None:
         check_positive(tokens, "tokens", "it is the length of a completion")
-    averages = loss_type == "ipo"
+    objective, averages = _LOSSES[loss_type]
     if averages and tokens is None:
-        raise ValueError(f'`tokens` is needed for loss_type "ipo": {WHY_TOKENS}.')
+        raise ValueError(f'`tokens` is needed for loss_type "{loss_type}": {WHY_TOKENS}.')
     if isinstance(reference, str):
         if reference not in ("first", "last"):
             raise ValueError(f"`reference` is {reference!r}; say 'first', 'last' or a fraction from 0 to 1.")
@@ -114,13 +126,14 @@ def from_trl(
     recipe = make_recipe(
         "TRL",
         f"beta {beta:g}, loss_type {loss_type!r}" + ("" if length is None else f", {length:g} tokens"),
-        IPO() if averages else DPO(),
+        objective,
         1 if once else None,
         alpha=alpha,
         beta=(1.0 if length is None else length) / beta,
         lam=lam,
     )
-    return dataclasses.replace(recipe, tokens=length, notes=(ONE_ROUND,) if once else ())
+    summed = 1.0 if isinstance(objective, IPO) else None
+    return dataclasses.replace(recipe, tokens=length or summed, notes=(ONE_ROUND,) if once else ())
 
 
 def to_trl(recipe: Recipe, *, tokens: float | int | None = None) -> TrlSettings:
@@ -138,7 +151,13 @@ def to_trl(recipe: Recipe, *, tokens: float | int | None = None) -> TrlSettings:
     """
     alpha, beta, lam = (float(jnp.asarray(x)) for x in (recipe.alpha, recipe.beta, recipe.lam))
     if isinstance(recipe.objective, DPO):
-        return TrlSettings(1 / beta, "sigmoid", alpha, lam)
+        length = recipe.tokens if tokens is None else float(tokens)
+        averaged = recipe.tokens is not None
+        return (
+            TrlSettings((length or 1.0) / beta, "sigmoid_norm", alpha, lam, length)
+            if averaged
+            else TrlSettings(1 / beta, "sigmoid", alpha, lam)
+        )
     if not isinstance(recipe.objective, IPO):
         raise ValueError(f"TRL has no `loss_type` for {type(recipe.objective).__name__}; give IPO or DPO.")
     length = recipe.tokens if tokens is None else tokens
