@@ -13,6 +13,8 @@ from ._diagnosis.recommendation import Recommendation as Recommendation
 from ._diagnosis.uncertainty import RegimeProbabilities as RegimeProbabilities
 from ._diagnosis.uncertainty import regime_probabilities as regime_probabilities
 from ._engine.cpu import configure_cpu as configure_cpu
+from ._equilibria.basin import Basin as Basin
+from ._equilibria.basin import certified_basin as certified_basin
 from ._equilibria.boundary import stability_boundary as stability_boundary
 from ._equilibria.certificate import ConvergenceCertificate as ConvergenceCertificate
 from ._equilibria.certificate import LocalCertificate as LocalCertificate
@@ -25,8 +27,17 @@ from ._equilibria.critical import Critical as Critical
 from ._equilibria.critical import critical_alpha as critical_alpha
 from ._equilibria.critical import critical_beta as critical_beta
 from ._equilibria.critical import critical_lam as critical_lam
+from ._equilibria.damping import Damping as Damping
+from ._equilibria.damping import certified_damping as certified_damping
+from ._equilibria.damping import critical_damping as critical_damping
+from ._equilibria.damping import damped as damped
+from ._equilibria.damping import fastest_damping as fastest_damping
+from ._equilibria.damping_settings import DampingSettings as DampingSettings
+from ._equilibria.damping_settings import damping_settings as damping_settings
 from ._equilibria.fixed_point import FixedPoint as FixedPoint
 from ._equilibria.fixed_point import fixed_point as fixed_point
+from ._equilibria.fixed_points import FixedPoints as FixedPoints
+from ._equilibria.fixed_points import fixed_points as fixed_points
 from ._equilibria.safe_region import SafeRegion as SafeRegion
 from ._equilibria.safe_region import safe_region as safe_region
 from ._equilibria.stability import MRSStability as MRSStability
@@ -34,6 +45,7 @@ from ._equilibria.stability import Stability as Stability
 from ._equilibria.stability import stability as stability
 from ._equilibria.tune import Tuned as Tuned
 from ._equilibria.tune import tune as tune
+from ._loops.inexact_round import InexactRound as InexactRound
 from ._loops.loop import AbstractLoop as AbstractLoop
 from ._loops.loop import AbstractRound as AbstractRound
 from ._loops.mrs import MRS as MRS

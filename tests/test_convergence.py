@@ -166,7 +166,8 @@ def test_rounds_are_enough(rng):
     assert float(at_once.kl_bound([0.8, 0.1, 0.1], 0)) > 0 == float(at_once.kl_bound([0.8, 0.1, 0.1], 1))
 
 
-@pytest.mark.parametrize("K", [4, pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("K", [3, 4, 7])
 def test_certificates_are_nested(rng, K):
     fields = random_loops(rng, 300, K, beta=(0.3, 30.0))
 
@@ -237,7 +238,8 @@ def test_the_local_bound_is_attained_by_the_uniform_cycle(rng):
     np.testing.assert_allclose(ipodyn.locally_stable_certificate(loop).radius, radius, rtol=1e-12)
 
 
-@pytest.mark.parametrize("K", [3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("K", [3, 5])
 def test_dpo_certificates_hold(rng, K):
     """P of moderate odds at nine tenths of what is certified: KL and the range of the logits fall as promised."""
     M = 12

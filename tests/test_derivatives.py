@@ -140,6 +140,29 @@ TABLE = {
     ("ConvergenceCertificate.kl_bound", ""): lambda at: ipodyn.convergence_certificate(
         loop_of(at, beta=5 * at.beta)
     ).kl_bound(at.pi, 3),
+    ("certified_basin", ""): lambda at: (
+        (loop := loop_of(at, beta=5 * at.beta), basin := ipodyn.certified_basin(loop, ipodyn.fixed_point(loop)))
+        and (basin.kl, basin.rate)
+    ),
+    ("damped", ""): lambda at: ipodyn.damped(loop_of(at), at.share)(at.pi),
+    ("critical_damping", "IPO"): lambda at: ipodyn.critical_damping(loop_of(at, beta=10 * at.beta)).value,
+    ("critical_damping", "DPO"): lambda at: ipodyn.critical_damping(loop_of(at, DPO(), beta=10 * at.beta)).value,
+    ("fastest_damping", ""): lambda at: (
+        (found := ipodyn.fastest_damping(loop_of(at, beta=10 * at.beta))).value,
+        found.radius,
+    ),
+    ("certified_damping", ""): lambda at: (
+        (found := ipodyn.certified_damping(loop_of(at, beta=5 * at.beta))).value,
+        found.rate,
+        ipodyn.certified_damping(loop_of(at, beta=5 * at.beta), rate=0.4 + at.share).value,
+    ),
+    ("damping_settings", ""): lambda at: (
+        (found := ipodyn.damping_settings(loop_of(at), at.share)).reference,
+        found.beta,
+        found.gradient_time,
+    ),
+    ("InexactRound.step", ""): lambda at: ipodyn.InexactRound(loop_of(at), steps=2, rate=at.share).step(jnp.log(at.pi)),
+    ("InexactRound.residual", ""): lambda at: ipodyn.InexactRound(loop_of(at), steps=2, rate=at.share).residual(at.pi),
     ("locally_stable_certificate", ""): lambda at: ipodyn.locally_stable_certificate(loop_of(at)).radius,
     ("critical_beta", ""): lambda at: ipodyn.critical_beta(loop_of(at), largest=50.0).value,
     ("critical_alpha", ""): lambda at: ipodyn.critical_alpha(loop_of(at, beta=2 * at.beta)).value,
@@ -246,7 +269,11 @@ EXCEPTIONS = {
             *("has_cycle", "strong_order", "copeland_scores", "Stability.stable", "Transitivity.weak"),
             *("Transitivity.moderate", "Transitivity.strong", "AbstractRound.is_iterative", "AbstractRound.result"),
             *("AbstractRound.stands", "ConvergenceCertificate.certified", "ConvergenceCertificate.rounds"),
-            *("LocalCertificate.certified",),
+            *(
+                "LocalCertificate.certified",
+                "Basin.contains",
+                "FixedPoints.unique",
+            ),
         ],
         DISCRETE,
     ),
@@ -295,6 +322,10 @@ EXCEPTIONS = {
         WORDS,
     ),
     "tune": "a search that keeps the best setting it visited: the answer moves in jumps",
+    "fixed_points": "a search: how many there are and in which order moves in jumps",
+    "DampingSettings.describe": WORDS,
+    **dict.fromkeys(["InexactRound.pi_0", "InexactRound.start", "InexactRound.logits"], "takes a field or a logarithm"),
+    "InexactRound.check_start": "raises or does nothing",
     "variance_of_average": "a statistic of simulated rounds",
     "DPO.improve_score": "one step of a solver; `DPO.solve_score` has the derivative of what it tends to",
     **dict.fromkeys(["AbstractLoop.check_start", "MRS.check_start"], "raises or does nothing"),

@@ -9,7 +9,7 @@ from .._loops.mrs import MRS
 from .._numerics.checks import check_positive
 from .._numerics.results import RESULTS
 from .._numerics.simplex import kl_divergence, supported
-from .._numerics.skew import safe_sqrt, skew_part
+from .._numerics.skew import safe_sqrt, skew_part, squared_frequencies
 from .._numerics.types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlock, ScalarLike, VectorLike, as_float
 from .._objectives.dpo import DPO
 from .fixed_point import solve_fixed_point
@@ -113,6 +113,18 @@ def projected_preferences(loop: MRS) -> tuple[PreferenceBlock, Bool[Array, "K *b
     """Pi A Pi on the support of pi_ref, and that support."""
     inside = supported(loop.pi_ref)
     return projected(skew_part(loop.P), inside), inside
+
+
+def squared_turning(loop: MRS, policy: PolicyBlock) -> ScalarBlock:
+    """(beta lam omega)^2 of MRS-IPO at its fixed point: what the squared radius has beside alpha^2."""
+    squares = squared_frequencies(skew_part(loop.P), policy)
+    return (loop.beta * loop.lam) ** 2 * (squares[0] if squares.shape[0] else jnp.zeros_like(loop.alpha))
+
+
+def check_ipo(loop: MRS, what: str) -> None:
+    """`ValueError` if what rests on the theory of skew responses is asked of another objective."""
+    if not loop.objective.is_linear:
+        raise ValueError(f"`objective` is {type(loop.objective).__name__}; {what}")
 
 
 def convergence_gains(loop: MRS, metric: str) -> tuple[ScalarBlock, ScalarBlock | None]:
@@ -255,11 +267,7 @@ def locally_stable_certificate(loop: MRS) -> LocalCertificate:
     >>> round(float(found.radius) ** 2, 6), bool(found.certified)  # 0.25 + (6 * 0.8 * 0.3)^2 / 3
     (0.9412, True)
     """
-    if not loop.objective.is_linear:
-        raise ValueError(
-            f"`objective` is {type(loop.objective).__name__}; this bound is for IPO(). Use `stability` at a fixed "
-            "point, or `convergence_certificate`."
-        )
+    check_ipo(loop, "this bound is for IPO(). Use `stability` at a fixed point, or `convergence_certificate`.")
     return _local_certificate(loop)
 
 

@@ -56,6 +56,11 @@ AREAS: dict[str, dict[str, str]] = {
         "_equilibria/covariance": "covariance",
         "_equilibria/certificate": "convergence",
         "_equilibria/metric": "convergence",
+        "_equilibria/basin": "basin",
+        "_equilibria/damping": "damping",
+        "_equilibria/damping_settings": "damping",
+        "_equilibria/fixed_points": "fixed_points",
+        "_loops/inexact_round": "inexact_round",
     },
     "limits": {
         "_equilibria/boundary": "safe_region",
