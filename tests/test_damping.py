@@ -65,7 +65,7 @@ def test_dampings_of_ipo(rng, K):
     assert 3 < inside.sum() < M and np.all(np.asarray(critical.value) > 0)
     np.testing.assert_allclose(np.asarray(radii)[inside, 0], 1, rtol=1e-12)
     np.testing.assert_array_equal(inside, np.max(np.asarray(grids[0]), axis=1) >= 1)
-    np.testing.assert_allclose(np.asarray(radii)[:, 1], fastest.radius, rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(radii)[:, 1], fastest.radius, rtol=1e-9, atol=1e-14)
     assert np.all(np.asarray(fastest.radius) <= np.min(np.asarray(grids[0]), axis=1) + 1e-12)
     np.testing.assert_allclose(np.asarray(fastest.value)[inside], np.asarray(critical.value)[inside] / 2, rtol=1e-12)
     assert np.all(certified.result == RESULTS.successful) and np.all(np.asarray(certified.rate) < 1)
