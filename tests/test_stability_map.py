@@ -1,5 +1,6 @@
 """The stability map against plain NumPy loops, against theory, and against itself under other blocks and devices."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -210,3 +211,31 @@ def test_wrong_inputs_are_named(change, culprit):
     with pytest.raises(ValueError, match=culprit) as error:
         ipodyn.stability_map(arguments.pop("P"), **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_set_is_checked_when_it_is_made_and_trusted_after(rng, monkeypatch, tmp_path):
+    from ipodyn._maps import grid
+
+    data = ipodyn.data.PreferenceSet(
+        random_P(rng, 3, 3, edge=0.02),
+        np.arange(3),
+        np.tile(np.arange(3), (3, 1)),
+        ipodyn.data.LoadReport(3, 3, {}, 3, 3, {}, 3, unit="matrices"),
+        "made here",
+    )
+    point: dict[str, Any] = {"alpha": 0.5, "beta": [1.0, 4.0], "rollouts": False}
+    values = ipodyn.stability_map(data.P, **point)
+    with pytest.raises(ipodyn.data.DataError, match="must sum to 1"):
+        dataclasses.replace(data, P=np.triu(data.P))
+    np.savez(tmp_path / "wrong.npz", preferences=np.triu(data.P))
+    with pytest.raises(ipodyn.data.DataError, match=r"wrong\.npz: .* must sum to 1"):
+        ipodyn.data.load_preferences(tmp_path / "wrong.npz")
+
+    def refused(*args, **kwargs):
+        raise AssertionError("looked at again")
+
+    for module in ("ipodyn.data._set", "ipodyn._maps.grid"):
+        monkeypatch.setattr(f"{module}.check_preference", refused)
+    trusted = ipodyn.stability_map(data.select(np.array([2, 0]), "two"), **point)
+    np.testing.assert_array_equal(trusted.radius.values, values.radius.values[[2, 0]])
+    assert grid.Grid.of(data, alpha=0.5, beta=1.0, dtype="float32").P.dtype == np.float32

@@ -89,12 +89,13 @@ class MapCommand:
         K = preferences.P.shape[-1]
         with foreseen(ValueError):
             grid = Grid.of(
-                preferences.P.astype(self.dtype),
+                preferences,
                 alpha=alpha,
                 beta=beta,
                 lam=self.lam,
                 objective=DPO() if self.objective == "dpo" else IPO(),
                 policy0=None if self.analytic or self.start is None else parse_policy(self.start, K).astype(self.dtype),
+                dtype=self.dtype,
             )
             request = Request(rollouts=not self.analytic, num_steps=ROUNDS if self.rounds is None else self.rounds)
             attributes = {

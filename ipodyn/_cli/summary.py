@@ -8,13 +8,13 @@ from typing import SupportsFloat
 
 import numpy as np
 
+from .._diagnosis.thresholds import ENOUGH
 from .._maps.statistics import MapStatistics
 from .._rollouts.regimes import Regime
 from ..data import PreferenceSet
 
 NAMES = [regime.name for regime in Regime]
 _BANDS = 5
-_SAFE = 0.95
 _AT_RISK = 3
 
 
@@ -53,7 +53,7 @@ def band_rows(stats: MapStatistics) -> list[list[str]]:
         label = f"{alpha[band[0]]:.3g}" if band.size == 1 else f"{alpha[band[0]]:.3g} .. {alpha[band[-1]]:.3g}"
         row = [label, *(_percent(float(np.mean(fractions[name][band]))) for name in NAMES)]
         row += [_percent(float(np.mean(stats.fraction_below_one(name)[band]))) for name in _certified(stats).values()]
-        converging = np.mean(fractions[Regime.converges.name][band], axis=0) >= _SAFE
+        converging = np.mean(fractions[Regime.converges.name][band], axis=0) >= ENOUGH
         upto = int(np.argmin(converging)) if not converging.all() else beta.size
         row.append("none" if upto == 0 else f"{beta[upto - 1]:.3g}" + (" (all)" if upto == beta.size else ""))
         rows.append(row)
@@ -61,7 +61,7 @@ def band_rows(stats: MapStatistics) -> list[list[str]]:
 
 
 def band_columns(stats: MapStatistics) -> list[str]:
-    return ["alpha", *NAMES, *_certified(stats), f"{_SAFE:.0%} converge up to beta"]
+    return ["alpha", *NAMES, *_certified(stats), f"{ENOUGH:.0%} converge up to beta"]
 
 
 def _certified(stats: MapStatistics) -> dict[str, str]:

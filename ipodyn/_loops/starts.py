@@ -6,9 +6,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._numerics.types import PolicyBlock, as_float
 
+_SIZE = 0.1  # of the offsets of logits, so that probabilities move by up to this share of themselves
 # What maps, sweeps and the command line say of their start, in attributes, pictures and words.
-DEFAULT_START = "pi_0 moved off every symmetry by up to 10 %"
-_SIZE = 0.1
+DEFAULT_START = f"pi_0 moved off every symmetry by up to {100 * _SIZE:g} %"
 
 
 def _offsets(K: int) -> np.ndarray:

@@ -41,6 +41,11 @@ class OfAny(NamedTuple):
         return SideBySide(jax.tree.unflatten(self.structure, leaves))
 
 
+def batch_last(rows: np.ndarray) -> np.ndarray:
+    """Users' batches stand in front, those of kernels behind: this is where one becomes the other."""
+    return np.ascontiguousarray(np.moveaxis(rows, 0, -1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """Loops and where they start, on the host: named arrays, of which `own` have a leading axis of `num_loops`."""
@@ -100,7 +105,7 @@ class Batch:
             rows = rows[first : first + size]
             if len(rows) < size:
                 rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (size - len(rows), *rows.shape[1:]))])
-            return jnp.asarray(np.ascontiguousarray(np.moveaxis(rows, 0, -1)))
+            return jnp.asarray(batch_last(rows))
 
         return {name: cut(x) if name in self.own else jnp.asarray(x) for name, x in self.fields.items()}
 

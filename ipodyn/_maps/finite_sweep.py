@@ -19,7 +19,7 @@ from .._numerics.types import Policy, ScalarLike, VectorLike, as_float
 from .._objectives.empirical import check_ridge
 from .._rollouts.finite import FiniteOrbit, one_orbit, save_policies
 from .._rollouts.statistics import Plan
-from .batch import SINGLE, OfMRS, batch_of, block_of, check_values, start_of_sweep
+from .batch import SINGLE, Batch, OfMRS, block_of
 
 
 class _Static(NamedTuple):
@@ -89,31 +89,26 @@ def finite_sweep(
     single = loops.P.ndim == 2 and loops.alpha.ndim == 0 and loops.pi_ref.ndim == 1 and loops.pi_0.ndim == 1
     if single:
         loops = eqx.tree_at(lambda loop: loop.alpha, loops, loops.alpha[None])
-    fields = {name: np.asarray(getattr(loops, name)) for name in SINGLE if name != "policy0"}
-    fields["policy0"] = start_of_sweep(fields) if policy0 is None else np.asarray(policy0, fields["P"].dtype)
-    own, num_loops = batch_of(fields)
-    check_values(fields)
-    dtype = fields["P"].dtype
-    pairs = np.asarray(num_pairs, dtype)
+    batch = Batch.of(loops, policy0)
+    num_loops, P = batch.num_loops, batch.fields["P"]
+    pairs = np.asarray(num_pairs, P.dtype)
     if pairs.shape not in ((), (num_loops,)):
         raise ValueError(f"`num_pairs` has shape {pairs.shape}; give one number, or {(num_loops,)}.")
     arguments: dict[str, Any] = {
-        name: jnp.asarray(np.moveaxis(x, 0, -1) if name in own else x) for name, x in fields.items()
-    }
-    arguments |= {
+        **batch.piece(0, num_loops),
         "num_pairs": jnp.asarray(np.broadcast_to(pairs, (num_loops,))),
-        "ridge": None if ridge is None else as_float(ridge, fields["P"]),
+        "ridge": None if ridge is None else as_float(ridge, P),
         "key": jax.random.key_data(random_key(key)),
     }
     static = _Static(
         Plan.of(num_steps, window),
         loops.objective,
-        own,
+        batch.own,
         num_trajectories,
         save,
         str(jax.random.key_impl(random_key(key))),
     )
-    size = block_size(fields["P"].shape[-1], dtype.itemsize) if size is None else size
+    size = block_size(P.shape[-1], P.dtype.itemsize) if size is None else size
     orbit = run_points(
         _block, static, arguments, num_loops * num_trajectories, size=size, devices=devices, progress=progress
     )

@@ -12,6 +12,8 @@ from .._numerics.checks import check_policy, check_positive, check_preference, c
 from .._numerics.types import PolicyBlock, ScalarLike, VectorLike
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
+from ..data import PreferenceSet
+from .batch import batch_last
 
 # On the host until the engine sends a tile to the devices, in one go; traced in kernels.
 _HostArray = Array | np.ndarray
@@ -75,7 +77,7 @@ class Grid(eqx.Module):
     @classmethod
     def of(
         cls,
-        P: ArrayLike,
+        P: ArrayLike | PreferenceSet,
         *,
         alpha: ScalarLike | VectorLike,
         beta: ScalarLike | VectorLike,
@@ -84,11 +86,15 @@ class Grid(eqx.Module):
         pi_ref: ArrayLike | VectorLike | None = None,
         pi_0: ArrayLike | VectorLike | None = None,
         policy0: ArrayLike | VectorLike | None = None,
+        dtype: str | np.dtype | None = None,
     ) -> "Grid":
-        """What `stability_map` is given, checked; `ValueError` names the culprit."""
-        matrices = check_preference(P)
+        """What `stability_map` is given, checked; `ValueError` names the culprit. The values of a set are trusted.
+
+        `dtype`: of the map; None is that of P.
+        """
+        matrices = P.P if isinstance(P, PreferenceSet) else check_preference(P)
         matrices = matrices[None] if matrices.ndim == 2 else matrices
-        matrices = matrices.astype(jax.dtypes.canonicalize_dtype(matrices.dtype), copy=False)
+        matrices = matrices.astype(jax.dtypes.canonicalize_dtype(dtype or matrices.dtype), copy=False)
         alphas, betas = _axis(alpha, "alpha", matrices), _axis(beta, "beta", matrices)
         check_unit_interval(alphas, "alpha")
         check_positive(betas, "beta")
@@ -116,8 +122,8 @@ class Grid(eqx.Module):
         longest = len(self.P) if most is None else most
         at = np.resize(np.arange(matrices.size), 1 << (max(longest, matrices.size) + size - 1).bit_length())
 
-        def repeated(x: np.ndarray) -> np.ndarray:
-            return np.moveaxis(x[matrices], 0, -1)[..., at]
+        def repeated(rows: np.ndarray) -> np.ndarray:
+            return batch_last(rows[matrices])[..., at]
 
         return Tile(
             repeated(self.P),

@@ -14,6 +14,7 @@ from .._numerics.types import ScalarLike, VectorLike
 from .._numerics.version import VERSION
 from .._objectives.objective import AbstractObjective
 from .._rollouts.regimes import RegimeThresholds
+from ..data import PreferenceSet
 from .evidence.evidence import Evidence, Patch, Request, Variable
 from .evidence.registry import chosen, in_order
 from .grid import Grid
@@ -127,7 +128,7 @@ def as_dataset(problem: MapProblem, fields: Mapping[str, np.ndarray]) -> "xarray
 
 
 def stability_map(
-    P: ArrayLike,
+    P: ArrayLike | PreferenceSet,
     *,
     alpha: ScalarLike | VectorLike,
     beta: ScalarLike | VectorLike,
@@ -148,7 +149,8 @@ def stability_map(
 ) -> "xarray.Dataset":
     r"""Solve and roll out every matrix with every (alpha, beta), and say by evidence what each loop does.
 
-    - `P`: shape (M, K, K) or (K, K). Its dtype is that of the map; float32 is enough for pictures.
+    - `P`: shape (M, K, K) or (K, K). Its dtype is that of the map; float32 is enough for pictures. Or a
+      `PreferenceSet`, whose values were checked when it was made.
     - `alpha`: shape (A,), in [0, 1]. - `beta`: shape (B,), > 0, larger = stronger preference signal.
     - `lam`: a number in [0, 1]. - `num_steps`: rounds. - `window`: rounds in a window of the late statistics; None is
       a tenth of `num_steps`.

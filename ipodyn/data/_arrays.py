@@ -56,15 +56,18 @@ def load_preferences(path: str | os.PathLike[str]) -> PreferenceSet:
     else:
         number = len(np.unique(prompts))
         report = LoadReport(M, M, {}, number, number, {}, M, unit="matrices")
-    return PreferenceSet(
-        P=P,
-        prompts=prompts,
-        responses=responses,
-        report=report,
-        source=str(arrays["source"]) if "source" in arrays else f"preferences {path.name}",
-        synthetic=bool(arrays.get("synthetic", False)),
-        counts=_counts(path, arrays, P.shape),
-    )
+    try:
+        return PreferenceSet(
+            P=P,
+            prompts=prompts,
+            responses=responses,
+            report=report,
+            source=str(arrays["source"]) if "source" in arrays else f"preferences {path.name}",
+            synthetic=bool(arrays.get("synthetic", False)),
+            counts=_counts(path, arrays, P.shape),
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _counts(path: pathlib.Path, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray | None:
@@ -79,7 +82,7 @@ def _counts(path: pathlib.Path, arrays: dict[str, np.ndarray], shape: tuple[int,
 
 
 def _matrices(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The checked matrices in float64, (M, K, K)."""
+    """The matrices in float64, (M, K, K)."""
     others = [name for name in arrays if name not in ("prompts", "responses", "counts")]
     name = next((name for name in _NAMES if name in arrays), others[0] if len(others) == 1 else None)
     if name is None:
@@ -93,10 +96,11 @@ def _matrices(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
         raise DataError(f"{path}: array {name!r} has shape {P.shape}; it must be (M, K, K) or (K, K), not empty")
     if P.dtype.kind != "f":
         P = P.astype(np.float64)
-    try:
-        check_preference(P, name=name)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: {error}") from error
     coarse = P.dtype.itemsize < 8
+    if coarse:  # before it is made complementary, whatever it held; all else is checked by the set that is made of it
+        try:
+            check_preference(P, name=name)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
     P = P.astype(np.float64).reshape(-1, *P.shape[-2:])
     return (P + 1 - P.swapaxes(-1, -2)) / 2 if coarse else P

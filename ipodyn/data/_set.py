@@ -1,5 +1,6 @@
 """A set of preference matrices with the names of its prompts and responses and the account of its making."""
 
+import copy
 import dataclasses
 import functools
 import os
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._numerics.checks import check_preference
 from .._numerics.files import write_whole
 from .._preferences.structure import has_cycle, strong_order
 from ._report import DataError, LoadReport
@@ -32,7 +34,8 @@ class PreferenceSet:
       data hold none.
 
     Filters return new sets and note themselves in the report. A dataclass on the host, since ids are texts: what goes
-    to the devices is `P`.
+    to the devices is `P`. Raises `DataError` where `P` holds no preferences (`check_preference`) or shapes do not fit:
+    what takes a set need not look at its values again.
 
     >>> import ipodyn
     >>> data = ipodyn.data.synthetic_helpsteer(num_prompts=50)
@@ -59,9 +62,13 @@ class PreferenceSet:
                 f"`prompts` {self.prompts.shape} and `responses` {self.responses.shape} must have shapes "
                 f"{(M,)} and {(M, K)}, one entry for each of the {M} matrices"
             )
-
         if self.counts is not None and self.counts.shape != (M, K, K):
             raise DataError(f"`counts` has shape {self.counts.shape}; it must be {(M, K, K)}, as `P` is")
+        if M > 0:
+            try:
+                check_preference(self.P)
+            except ValueError as error:
+                raise DataError(str(error)) from error
 
     def __len__(self) -> int:
         return self.P.shape[0]
@@ -69,14 +76,17 @@ class PreferenceSet:
     def select(self, keep: np.ndarray, name: str) -> "PreferenceSet":
         """The matrices that `keep` picks (a mask or indices); the report notes it as filter `name`."""
         P = self.P[keep]
-        return dataclasses.replace(
-            self,
-            P=P,
-            prompts=self.prompts[keep],
-            responses=self.responses[keep],
-            report=self.report.filtered(name, len(P)),
-            counts=None if self.counts is None else self.counts[keep],
-        )
+        fields = {
+            "P": P,
+            "prompts": self.prompts[keep],
+            "responses": self.responses[keep],
+            "report": self.report.filtered(name, len(P)),
+            "counts": None if self.counts is None else self.counts[keep],
+        }
+        part = copy.copy(self)  # not made anew: what was checked stays checked
+        for field, values in fields.items():
+            object.__setattr__(part, field, values)
+        return part
 
     def cyclic(self) -> "PreferenceSet":
         """The matrices whose strict majority relation, P[i, j] > 1/2, has a directed cycle."""
