@@ -82,8 +82,11 @@ from ._objectives.losses import ipo_regression_loss as ipo_regression_loss
 from ._objectives.losses import pair_loss as pair_loss
 from ._objectives.objective import AbstractObjective as AbstractObjective
 from ._objectives.objective import Optimum as Optimum
+from ._objectives.response import ScoreSolution as ScoreSolution
+from ._objectives.score_response import ScoreResponse as ScoreResponse
 from ._objectives.sensitivity import bradley_terry_distance as bradley_terry_distance
 from ._objectives.sensitivity import sampling_sensitivity as sampling_sensitivity
+from ._objectives.wins import EmpiricalScore as EmpiricalScore
 from ._preferences.hodge import HodgeSplit as HodgeSplit
 from ._preferences.hodge import hodge_split as hodge_split
 from ._preferences.intervals import PreferenceIntervals as PreferenceIntervals

@@ -7,7 +7,7 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn._objectives.empirical import ipo_scores
+from ipodyn._objectives.wins import least_squares_scores
 from ipodyn._preferences import posterior
 
 K = 4
@@ -75,7 +75,7 @@ def test_a_fit_does_not_depend_on_the_others_in_its_batch(rng):
     """A loop with 1e15 comparisons beside one with a few: each is fitted in the unit of its own counts."""
     few = rng.integers(1, 9, (K, K)) * (1.0 - np.eye(K))
     beside = jnp.stack([jnp.asarray(few), jnp.asarray(few.T * 1e15)], axis=-1)  # batch axis last, as in sweeps
-    found = np.asarray(ipo_scores(beside))[:, 0]
+    found = np.asarray(least_squares_scores(beside))[:, 0]
     np.testing.assert_allclose(found, np.linalg.lstsq(pairs_of(few), np.full(int(few.sum()), 0.5), rcond=None)[0],
                                rtol=0, atol=1e-12)  # fmt: skip
 

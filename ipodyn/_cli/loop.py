@@ -125,7 +125,7 @@ class LoopOptions:
     def _strength(self) -> float:
         if self.trl_beta is None:
             return 5.0 if self.beta is None else self.beta
-        if isinstance(self._objective(), DPO):
+        if self._objective().trl_loss_type == "sigmoid":
             return 1 / self.trl_beta
         if self.tokens is None:
             raise CommandError(f"--trl-beta with --objective ipo needs --tokens: {recipes.WHY_TOKENS}")
@@ -133,7 +133,7 @@ class LoopOptions:
 
     def _measured(self, recipe: Recipe) -> Recipe:
         """The recipe with the completion length that IPO's trainer divides by."""
-        averages = isinstance(recipe.objective, IPO) and self.tokens is not None
+        averages = recipe.objective.trl_loss_type == "ipo" and self.tokens is not None
         return dataclasses.replace(recipe, tokens=self.tokens) if averages else recipe
 
     def _refuse(self, names: tuple[str, ...], owner: str) -> None:

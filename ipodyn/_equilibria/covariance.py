@@ -1,6 +1,7 @@
 r"""Stationary fluctuations of a loop on finite samples, predicted from its population fixed point."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -9,8 +10,6 @@ from .._loops.mrs import MRS
 from .._numerics.linear import laplacian
 from .._numerics.simplex import mixture, tangent_basis
 from .._numerics.types import Preference, Scalar, ScalarLike, as_float
-from .._objectives.dpo import DPO
-from .._objectives.ipo import IPO
 from .stability import stability, tangent_jacobian
 
 
@@ -43,21 +42,21 @@ def solve_lyapunov(J: Float[Array, "d d"], Q: Float[Array, "d d"]) -> Float[Arra
 def score_noise(loop: MRS, mu: Float[Array, " K"]) -> Float[Array, "K-1 K-1"]:
     r"""n times the covariance of the empirical score under `mu`, in the tangent basis: H^-1 M H^-1.
 
-    One labelled pair (w over l) pulls with x = e_w - e_l, times 1/2 - x.r (IPO) or sigmoid(-x.r) (DPO) at the
-    population score r; M is the covariance of that pull and H its mean derivative, both Laplacians. (The pairs are
-    sampled too, so a misfit of the scores is noise even where labels are certain.)
+    One labelled pair (w over l) pulls with x = e_w - e_l, times minus the derivative of its loss at the gap x.r of the
+    population score r, for IPO 1 - 2 x.r, for DPO sigmoid(-x.r); M is the covariance of that pull and H its mean
+    derivative, both Laplacians. (The pairs are sampled too, so a misfit of the scores is noise even where labels are
+    certain.)
     """
     P = loop.P
     score = loop.objective.solve_score(P, mu).score
     apart = score[:, None] - score[None]
     pairs = 2 * mu[:, None] * mu[None]
-    if isinstance(loop.objective, IPO):
-        pull, bend = 0.5 - apart, jnp.ones_like(P)
-    elif isinstance(loop.objective, DPO):
-        upset = 1 / (1 + jnp.exp(apart))
-        pull, bend = upset, upset * (1 - upset)
-    else:
-        raise ValueError(f"`objective` is {type(loop.objective).__name__}; the noise is known for IPO() and DPO().")
+
+    def loss(gap: Scalar) -> Scalar:
+        return loop.objective.pair_losses(gap, jnp.ones_like(gap))
+
+    pull = -jnp.vectorize(jax.grad(loss))(apart)
+    bend = jnp.vectorize(jax.grad(jax.grad(loss)))(apart)
     K = P.shape[0]
     off_diagonal = ~jnp.eye(K, dtype=bool)
 

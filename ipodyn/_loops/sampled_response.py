@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 from .._numerics.results import RESULTS, choose
 from .._numerics.simplex import mixture
 from .._numerics.types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlock
-from .._objectives.empirical import draw_wins_block, empirical_scores
+from .._objectives.empirical import draw_wins_block
 from .._objectives.objective import AbstractObjective
 from .._objectives.response import AbstractResponse
 from .mrs import MRS
@@ -46,7 +46,7 @@ class SampledResponse(AbstractResponse):
         following, now = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         mu = mixture(self.lam, policy, self.pi_0)
         wins = draw_wins_block(now.reshape(memory.key.shape), self.P, mu, self.num_pairs)
-        fit = empirical_scores(self.objective, wins, self.ridge, memory.score)
+        fit = self.objective.fit_wins(wins, self.ridge, memory.score)
         after = _Memory(following.reshape(memory.key.shape), fit.score, memory.converged & fit.converged)
         return self.beta[None] * fit.score, after
 

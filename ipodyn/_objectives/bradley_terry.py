@@ -8,6 +8,7 @@ the stationarity condition of the likelihood with pair weights mu_i mu_j, divide
 score of a response of zero weight by continuity. Everything here has its batch axes behind.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -29,6 +30,38 @@ class Fit(NamedTuple):
     residual: ScalarBlock
     num_steps: IntBlock
     converged: BoolBlock
+
+
+def damped(score: PolicyBlock, move: PolicyBlock) -> tuple[PolicyBlock, ScalarBlock]:
+    """The scores, centred, after as much of a Newton step of a logistic loss as decreases it, and its full spread."""
+    spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
+    # The logistic loss is generalised self-concordant (|third derivative| <= second), for which a full step of spread
+    # s decreases it where (exp(s) - s - 1) / s^2 < 1, up to s = 1.79, and the step log(1 + s) / s from everywhere: no
+    # line search, the same program for every case. A ridge adds to the second derivative alone.
+    far = spread > 1
+    damping = jnp.where(far, jnp.log(1 + spread) / jnp.where(far, spread, 1.0), 1.0)
+    return centred(score + damping[None] * move), spread
+
+
+def damped_newton(
+    step: Callable[[PolicyBlock], tuple[PolicyBlock, BoolBlock]], guess: PolicyBlock, max_steps: int
+) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
+    """Steps until each case says that it is done: the scores, which of them are, and how many steps they took."""
+
+    def unfinished(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> Bool[Array, ""]:
+        _, done, count = carry
+        return jnp.any(~done & (count < max_steps))
+
+    def improve(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
+        score, done, count = carry
+        following, found = step(score)
+        # A case that is done keeps its value: results must not depend on what else is in the batch.
+        score = jnp.where(done[None], score, following)
+        return score, done | found, count + (~done).astype(jnp.int32)
+
+    batch = guess.shape[1:]
+    start = (guess, jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32))
+    return jax.lax.while_loop(unfinished, improve, start)
 
 
 def _win_rates(score: PolicyBlock) -> PreferenceBlock:
@@ -77,33 +110,14 @@ def newton_step(P: PreferenceBlock, mu: PolicyBlock, score: PolicyBlock) -> tupl
     # What rounding leaves of f: near 0 and 1 the scores are so poorly determined that steps never get small.
     rounding = matvec(jnp.abs(misfit) + jnp.minimum(rates, jnp.swapaxes(rates, 0, 1)), mu)
     exact = jnp.all(jnp.abs(error) <= ROUNDINGS * eps * rounding, axis=0)
-    spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
-    # The logistic loss is generalised self-concordant (|third derivative| <= second), for which a full step of spread
-    # s decreases it where (exp(s) - s - 1) / s^2 < 1, up to s = 1.79, and the step log(1 + s) / s from everywhere: no
-    # line search, the same program for every case.
-    far = spread > 1
-    damping = jnp.where(far, jnp.log(1 + spread) / jnp.where(far, spread, 1.0), 1.0)
+    moved, spread = damped(score, move)
     # A full step of spread s leaves |f| <= s^2 max|sigmoid''| / 2 < s^2 / 20: here less than half a rounding of a
     # probability, and an error of the scores of about s^2 / 2. A failed one (NaN) is not small.
-    return centred(score + damping[None] * move), exact | (spread <= (8 * eps) ** 0.5)
+    return moved, exact | (spread <= (8 * eps) ** 0.5)
 
 
 def _newton(P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, max_steps: int) -> Fit:
-    batch = mu.shape[1:]
-
-    def unfinished(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> Bool[Array, ""]:
-        _, done, count = carry
-        return jnp.any(~done & (count < max_steps))
-
-    def step(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
-        score, done, count = carry
-        following, found = newton_step(P, mu, score)
-        # A case that is done keeps its value: results must not depend on what else is in the batch.
-        score = jnp.where(done[None], score, following)
-        return score, done | found, count + (~done).astype(jnp.int32)
-
-    start = (guess, jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32))
-    score, done, count = jax.lax.while_loop(unfinished, step, start)
+    score, done, count = damped_newton(lambda score: newton_step(P, mu, score), guess, max_steps)
     residual = jnp.max(jnp.abs(stationarity(score, P, mu)), axis=0)
     return Fit(score, residual, count, done & (residual <= 64 * float(jnp.finfo(P.dtype).eps)))
 

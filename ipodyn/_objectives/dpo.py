@@ -1,5 +1,7 @@
 """Direct preference optimisation (DPO): scores are a Bradley-Terry fit."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float
@@ -16,6 +18,7 @@ from .bradley_terry import fit_scores, has_finite_scores, newton_step
 from .objective import AbstractObjective
 from .response import ScoreSolution
 from .score_response import ScoreResponse
+from .wins import EmpiricalScore, ridge_scores
 
 
 class DPO(AbstractObjective):
@@ -33,6 +36,9 @@ class DPO(AbstractObjective):
     >>> [round(float(r), 6) + 0 for r in ipodyn.DPO().score(P, jnp.full(3, 1 / 3))]  # a symmetric cycle: a tie
     [0.0, 0.0, 0.0]
     """
+
+    takes_ridge: ClassVar[bool | None] = True
+    trl_loss_type: ClassVar[str | None] = "sigmoid"
 
     max_steps: int = eqx.field(static=True, default=60)
 
@@ -53,3 +59,9 @@ class DPO(AbstractObjective):
 
     def response(self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock) -> ScoreResponse:
         return ScoreResponse.of(self, P, beta=beta, lam=lam, pi_0=pi_0)
+
+    def fit_wins(
+        self, wins: PreferenceBlock, ridge: ScalarBlock | None, guess: PolicyBlock | None = None
+    ) -> EmpiricalScore:
+        assert ridge is not None
+        return ridge_scores(wins, ridge, guess)

@@ -3,18 +3,15 @@
 Counts are wins, W[i, j] = how often i beat j. Kernels have their batch axes behind.
 """
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from .._numerics.linear import diagonal, laplacian, same_component, solve
-from .._numerics.simplex import centred, log_policy, softmax
+from .._numerics.linear import diagonal
+from .._numerics.simplex import log_policy, softmax
 from .._numerics.types import (
-    BoolBlock,
     Counts,
     Policy,
     PolicyBlock,
@@ -25,19 +22,9 @@ from .._numerics.types import (
     ScalarLike,
     as_float,
 )
-from .dpo import DPO
-from .ipo import IPO
 from .objective import AbstractObjective
 
 PAIRS_AT_ONCE = 128  # drawn together
-MAX_STEPS = 60  # damped Newton steps of the ridge fit; a handful suffice
-
-
-class EmpiricalScore(NamedTuple):
-    """Scores of counts, and whether the solver got there (always, for IPO)."""
-
-    score: PolicyBlock
-    converged: BoolBlock
 
 
 def draw_wins_block(
@@ -73,96 +60,18 @@ def draw_wins_block(
     return wins.reshape((K, K, *batch))
 
 
-def ipo_scores(wins: PreferenceBlock) -> PolicyBlock:
-    """Minimum-norm solution r of L r = (wins - losses) / 2, L the Laplacian of the comparison counts."""
-    counts = wins + jnp.swapaxes(wins, 0, 1)
-    joined = same_component(counts > 0).astype(wins.dtype)
-    # The null space of L is spanned by the indicators of its components: adding their projector, in the unit of the
-    # counts, makes the system regular and leaves the minimum-norm solution what it is.
-    projector = joined / jnp.sum(joined, axis=1, keepdims=True)
-    unit = jnp.maximum(jnp.mean(jnp.sum(counts, axis=1), axis=0), 1.0)
-    excess = (jnp.sum(wins, axis=1) - jnp.sum(wins, axis=0)) / 2
-    return solve(laplacian(counts) + unit[None, None] * projector, excess)
-
-
-def _ridge_slope(score: PolicyBlock, wins: PreferenceBlock, ridge: ScalarBlock) -> PolicyBlock:
-    """The derivative in r of sum_ij W_ij log sigmoid(r_i - r_j) - ridge / 2 |r|^2."""
-    counts = wins + jnp.swapaxes(wins, 0, 1)
-    rates = jax.nn.sigmoid(score[:, None] - score[None])
-    return jnp.sum(wins, axis=1) - jnp.sum(counts * rates, axis=1) - ridge[None] * score
-
-
-def _ridge_bend(score: PolicyBlock, wins: PreferenceBlock, ridge: ScalarBlock) -> PreferenceBlock:
-    """Minus the second derivative: the Laplacian of the slopes, plus the ridge."""
-    counts = wins + jnp.swapaxes(wins, 0, 1)
-    rates = jax.nn.sigmoid(score[:, None] - score[None])
-    ridges = diagonal(jnp.broadcast_to(ridge[None], score.shape))
-    return laplacian(counts * rates * jnp.swapaxes(rates, 0, 1)) + ridges
-
-
-@jax.custom_jvp
-def _ridge_fit(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock) -> EmpiricalScore:
-    eps = float(jnp.finfo(wins.dtype).eps)
-
-    def step(carry: tuple[PolicyBlock, BoolBlock, Array]) -> tuple[PolicyBlock, BoolBlock, Array]:
-        score, done, count = carry
-        move = solve(_ridge_bend(score, wins, ridge), _ridge_slope(score, wins, ridge))
-        spread = jnp.max(move, axis=0) - jnp.min(move, axis=0)
-        # Damping for generalised self-concordant losses, as in the population fit; the ridge is quadratic.
-        damping = jnp.where(spread > 1e-3, jnp.log1p(spread) / jnp.where(spread > 1e-3, spread, 1.0), 1.0)
-        moved = centred(score + damping[None] * move)
-        return jnp.where(done[None], score, moved), done | (spread <= jnp.sqrt(eps)), count + 1
-
-    def unfinished(carry: tuple[PolicyBlock, BoolBlock, Array]) -> Array:
-        return jnp.any(~carry[1]) & (carry[2] < MAX_STEPS)
-
-    begin = (guess, jnp.zeros(wins.shape[2:], bool), jnp.zeros((), jnp.int32))
-    score, done, _ = jax.lax.while_loop(unfinished, step, begin)
-    return EmpiricalScore(score, done)
-
-
-@_ridge_fit.defjvp
-def _ridge_fit_jvp(primals, tangents):
-    """Implicit function theorem: bend dr = what the change of counts and ridge makes of the slope at fixed r."""
-    wins, ridge, guess = primals
-    found = _ridge_fit(wins, ridge, guess)
-    _, pushed = jax.jvp(lambda *at: _ridge_slope(found.score, *at), (wins, ridge), tuple(tangents[:2]))
-    dscore = solve(_ridge_bend(found.score, wins, ridge), pushed)
-    still = jnp.zeros(found.converged.shape, jax.dtypes.float0)
-    return found, EmpiricalScore(dscore, still)  # pyright: ignore[reportArgumentType]
-
-
-def ridge_scores(wins: PreferenceBlock, ridge: ScalarBlock, guess: PolicyBlock | None = None) -> EmpiricalScore:
-    """Maximiser r of sum_ij W_ij log sigmoid(r_i - r_j) - ridge / 2 |r|^2, by damped Newton steps.
-
-    Its derivative, by the implicit function theorem, is that in the counts and the ridge; `guess` changes nothing.
-    """
-    guess = jnp.zeros_like(jnp.sum(wins, axis=1)) if guess is None else guess
-    return _ridge_fit(wins, ridge, jax.lax.stop_gradient(guess))
-
-
 def check_ridge(objective: AbstractObjective, ridge: ScalarLike | None) -> None:
-    """IPO needs no ridge and takes none; DPO needs one, since labels that agree have no finite optimum."""
-    if type(objective) is IPO:
-        if ridge is not None:
-            raise ValueError("`ridge` goes with DPO; empirical IPO is least squares and needs none.")
-    elif type(objective) is DPO:
-        if ridge is None:
-            raise ValueError(
-                "Empirical DPO has no finite optimum where the labels of some responses all agree: give `ridge` > 0, "
-                "the weight (in comparisons) of a quadratic pull of the scores to 0."
-            )
-    else:
-        raise ValueError(f"`objective` is {type(objective).__name__}; finite samples are fitted for IPO() and DPO().")
-
-
-def empirical_scores(
-    objective: AbstractObjective, wins: PreferenceBlock, ridge: ScalarBlock | None, guess: PolicyBlock | None = None
-) -> EmpiricalScore:
-    """The scores that counts determine, batch axes behind."""
-    if ridge is None:
-        return EmpiricalScore(ipo_scores(wins), jnp.ones(wins.shape[2:], bool))
-    return ridge_scores(wins, ridge, guess)
+    """`ValueError` unless the objective fits finite samples, and has the ridge that its fit takes, or none."""
+    name = type(objective).__name__
+    if objective.takes_ridge is None:
+        raise ValueError(f"`objective` is {name}, which has no `fit_wins`: finite samples are for IPO() and DPO().")
+    if ridge is None and objective.takes_ridge:
+        raise ValueError(
+            f"Empirical {name} has no finite optimum where the labels of some responses all agree: give `ridge` > 0, "
+            "the weight (in comparisons) of a quadratic pull of the scores to 0."
+        )
+    if ridge is not None and not objective.takes_ridge:
+        raise ValueError(f"`ridge` goes with DPO; empirical {name} needs none.")
 
 
 def draw_wins(key: PRNGKeyArray, P: PreferenceLike, mu: PolicyLike, *, num_pairs: ScalarLike) -> Float[Array, "K K"]:
@@ -214,7 +123,7 @@ def empirical_score(objective: AbstractObjective, wins: Counts, *, ridge: Scalar
 @eqx.filter_jit
 def _empirical_score(objective: AbstractObjective, wins: Array, ridge: Array | None) -> Array:
     wins = wins - diagonal(jnp.diagonal(wins))
-    return empirical_scores(objective, wins, ridge).score
+    return objective.fit_wins(wins, ridge).score
 
 
 def empirical_optimum(

@@ -14,6 +14,7 @@ from .._numerics.types import (
 )
 from .objective import AbstractObjective
 from .response import LinearResponse, ScoreSolution
+from .wins import EmpiricalScore, least_squares_scores
 
 
 class IPO(AbstractObjective):
@@ -29,6 +30,8 @@ class IPO(AbstractObjective):
     """
 
     is_linear: ClassVar[bool] = True
+    takes_ridge: ClassVar[bool | None] = False
+    trl_loss_type: ClassVar[str | None] = "ipo"
 
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
         score = matvec(P, mu)
@@ -44,3 +47,8 @@ class IPO(AbstractObjective):
         # P - 1/2 in place of P: the same modulo a constant, and smaller numbers round less.
         A = P - 0.5
         return LinearResponse((beta * (1 - lam))[None] * matvec(A, pi_0), (beta * lam)[None, None] * A)
+
+    def fit_wins(
+        self, wins: PreferenceBlock, ridge: ScalarBlock | None, guess: PolicyBlock | None = None
+    ) -> EmpiricalScore:
+        return EmpiricalScore(least_squares_scores(wins), jnp.ones(wins.shape[2:], bool))

@@ -24,6 +24,7 @@ from .._numerics.types import (
     as_float,
 )
 from .response import AbstractResponse, ScoreSolution
+from .wins import EmpiricalScore
 
 
 class Optimum(eqx.Module):
@@ -69,9 +70,16 @@ class AbstractObjective(eqx.Module):
 
     - `is_linear`: whether the score is the win rate, r(mu) = P mu up to a constant. Loops then have the theory of a
       skew game: one fixed point for alpha < 1, the spectrum in closed form, a contraction bound.
+    - `takes_ridge`: give it with `fit_wins`, for loops on finite samples: whether the fit needs a ridge, as labels that
+      agree have no finite optimum. None: there is no `fit_wins`.
+    - `trl_loss_type`: what TRL calls the loss; None where it has none.
+
+    Of `pair_losses`, which should depend on `margin / beta` up to a factor, noise and gradients are derived.
     """
 
     is_linear: ClassVar[bool] = False
+    takes_ridge: ClassVar[bool | None] = None
+    trl_loss_type: ClassVar[str | None] = None
 
     @abc.abstractmethod
     def solve_score(self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock | None = None) -> ScoreSolution:
@@ -97,6 +105,15 @@ class AbstractObjective(eqx.Module):
         self, P: PreferenceBlock, *, beta: ScalarBlock, lam: ScalarBlock, pi_0: PolicyBlock
     ) -> AbstractResponse:
         """What one round of a loop adds to the logits, prepared for many rounds."""
+
+    def fit_wins(
+        self, wins: PreferenceBlock, ridge: ScalarBlock | None, guess: PolicyBlock | None = None
+    ) -> EmpiricalScore:
+        """The score that counts of wins W[i, j], i over j, determine: of all minimisers the one of least norm.
+
+        `ridge`, in comparisons, is None unless `takes_ridge`; `guess` only speeds it up.
+        """
+        raise ValueError(f"`objective` is {type(self).__name__}, which has no `fit_wins`.")
 
     def score(self, P: PreferenceLike, mu: PolicyLike, *, throw: bool = True) -> Policy:
         r"""The score map \(r(\mu)\), up to an additive constant: the optimum is softmax(log pi_ref + beta r(mu)).

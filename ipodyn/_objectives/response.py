@@ -1,7 +1,7 @@
 """Responses: what one round adds to the logits, as a function of the policy."""
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from .._numerics.types import (
 )
 
 
-class ScoreSolution(NamedTuple):
+class ScoreSolution(eqx.Module):
     """A score with its evidence: `residual` is the largest violation of the equations that define it.
 
     `converged` is the solver's own word; `result` knows besides whether a finite score exists, which costs more.

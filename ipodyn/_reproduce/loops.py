@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import DPO, MRS, FiniteOrbit, finite_sweep
+from .. import MRS, FiniteOrbit, finite_sweep
 from .config import Config, ProgressCallback, objective_of
 
 
@@ -41,7 +41,7 @@ def finite_orbits(
         num_pairs=config.num_pairs,
         num_trajectories=trajectories,
         num_steps=rounds,
-        ridge=config.ridge if isinstance(loops.objective, DPO) else None,
+        ridge=config.ridge if loops.objective.takes_ridge else None,
         save=save,
         progress=progress,
     )

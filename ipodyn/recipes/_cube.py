@@ -65,7 +65,7 @@ class Recipe(eqx.Module):
         """What TRL calls beta; its IPO averages log-ratios over the tokens of a completion."""
         if self.tokens is not None and self.tokens != 1:
             return f"TRL's beta is {_number(self.tokens * _inverse(self.beta))} at {self.tokens:g} tokens a completion"
-        if self.tokens == 1 or not isinstance(self.objective, IPO):
+        if self.tokens == 1 or self.objective.trl_loss_type != "ipo":
             return f"TRL's beta is {_number(_inverse(self.beta))}"
         return f"TRL's beta is {_number(_inverse(self.beta))} times the tokens of a completion"
 

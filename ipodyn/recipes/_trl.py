@@ -132,7 +132,7 @@ def from_trl(
         beta=(1.0 if length is None else length) / beta,
         lam=lam,
     )
-    summed = 1.0 if isinstance(objective, IPO) else None
+    summed = 1.0 if objective.trl_loss_type == "ipo" else None
     return dataclasses.replace(recipe, tokens=length or summed, notes=(ONE_ROUND,) if once else ())
 
 
@@ -150,7 +150,7 @@ def to_trl(recipe: Recipe, *, tokens: float | int | None = None) -> TrlSettings:
       all pairs are sampled from the current policy (1 of them)
     """
     alpha, beta, lam = (float(jnp.asarray(x)) for x in (recipe.alpha, recipe.beta, recipe.lam))
-    if isinstance(recipe.objective, DPO):
+    if recipe.objective.trl_loss_type == "sigmoid":
         length = recipe.tokens if tokens is None else float(tokens)
         averaged = recipe.tokens is not None
         return (
@@ -158,7 +158,7 @@ def to_trl(recipe: Recipe, *, tokens: float | int | None = None) -> TrlSettings:
             if averaged
             else TrlSettings(1 / beta, "sigmoid", alpha, lam)
         )
-    if not isinstance(recipe.objective, IPO):
+    if recipe.objective.trl_loss_type is None:
         raise ValueError(f"TRL has no `loss_type` for {type(recipe.objective).__name__}; give IPO or DPO.")
     length = recipe.tokens if tokens is None else tokens
     if length is None:

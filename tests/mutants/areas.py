@@ -36,6 +36,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_objectives/losses": "objectives",
         "_objectives/bradley_terry": "dpo_optimum",
         "_objectives/empirical": "finite",
+        "_objectives/wins": "finite",
         "_numerics/types": "finite",
         "_numerics/linear": "finite",
         "_numerics/randomness": "calling finite sequential",
