@@ -57,9 +57,9 @@ def test_shares_are_those_of_a_count_by_hand(rng):
         np.testing.assert_array_equal(of.applies, applies)
         np.testing.assert_array_equal(of.holds, held)
         np.testing.assert_array_equal(of.number, applies.sum(axis=0))
-        np.testing.assert_allclose(of.share, (held & applies).sum(axis=0) / applies.sum(axis=0))
-        assert ((of.share > 0) & (of.share < 1)).all()
-    assert found.share.attrs["units"] == "1"
+        np.testing.assert_allclose(of.fraction, (held & applies).sum(axis=0) / applies.sum(axis=0))
+        assert ((of.fraction > 0) & (of.fraction < 1)).all()
+    assert found.fraction.attrs["units"] == "1"
 
 
 def test_on_policy_samples_from_its_own_optimum(rng):
@@ -80,10 +80,10 @@ def test_on_policy_samples_from_its_own_optimum(rng):
 def test_designed_samplers_meet_what_can_be_met(rng):
     P = mixture(rng, NUMBER, K)
     found = ipodyn.audit(P, samplers=["uniform", "designed"], objectives=[IPO()])
-    share = found.share.sel(objective="IPO")
-    assert (share.sel(sampler="designed", axiom=["condorcet", "smith"]) == 1).all()
-    assert (share.sel(sampler="designed") >= share.sel(sampler="uniform")).all()
-    assert float(share.sel(sampler="uniform", axiom="condorcet")) < 1
+    fraction = found.fraction.sel(objective="IPO")
+    assert (fraction.sel(sampler="designed", axiom=["condorcet", "smith"]) == 1).all()
+    assert (fraction.sel(sampler="designed") >= fraction.sel(sampler="uniform")).all()
+    assert float(fraction.sel(sampler="uniform", axiom="condorcet")) < 1
 
 
 def test_strongly_transitive_sets_pass_whatever_is_sampled(rng):
@@ -91,7 +91,7 @@ def test_strongly_transitive_sets_pass_whatever_is_sampled(rng):
     P = strongly_transitive(rng, NUMBER, K)
     odd = lambda P: jax.nn.softmax(20 * P[0] - 7 * P[:, 1])  # noqa: E731
     found = ipodyn.audit(P, samplers={"uniform": "uniform", "odd": odd}, objectives=[IPO()])
-    assert (found.share == 1).all() and (found.number == NUMBER).all()
+    assert (found.fraction == 1).all() and (found.number == NUMBER).all()
 
 
 def test_dpo_says_where_it_has_no_scores(rng):
@@ -117,9 +117,9 @@ def test_real_judgements(rng, best_extracts, tmp_path):
 
     P = ipodyn.data.load_pairs(extracts.qlora(best_extracts.folder, tmp_path), both_orders=True).P
     found = ipodyn.audit(P, objectives=[IPO()])
-    share = found.share.sel(objective="IPO")
-    assert (share.sel(sampler="designed", axiom=["condorcet", "smith"]) == 1).all()
-    assert (share.sel(sampler=["uniform", "skewed"], axiom="smith") < 1).all()
+    fraction = found.fraction.sel(objective="IPO")
+    assert (fraction.sel(sampler="designed", axiom=["condorcet", "smith"]) == 1).all()
+    assert (fraction.sel(sampler=["uniform", "skewed"], axiom="smith") < 1).all()
     strong = np.asarray(jax.vmap(ipodyn.strong_order)(jnp.asarray(P)).holds)
     kept = found.holds.sel(axiom="order", objective="IPO").values[strong & found.applies.sel(axiom="order").values]
     assert kept.all() and len(kept) > (20 if best_extracts.published else 5)
@@ -145,11 +145,11 @@ def test_wrong_input_is_named(monkeypatch):
 def test_picture_shows_the_shares(rng):
     pytest.importorskip("matplotlib")
     xarray = pytest.importorskip("xarray")
-    share = np.array([[[0.5, np.nan], [1.0, 0.9999]]])
+    fraction = np.array([[[0.5, np.nan], [1.0, 0.9999]]])
     number = np.array([[[4, 0], [4, 3]]])
     data = xarray.Dataset(
         {
-            "share": (("objective", "sampler", "axiom"), share),
+            "fraction": (("objective", "sampler", "axiom"), fraction),
             "number": (("objective", "sampler", "axiom"), number),
             "applies": (("matrix", "axiom"), np.array([[True, True]] * 4 + [[False, True]])),
         },

@@ -1,5 +1,6 @@
 """One way to call: the same argument stands at the same place, under the same name, in every public signature."""
 
+import dataclasses
 import inspect
 import re
 import warnings
@@ -97,7 +98,7 @@ def test_randomness_comes_from_a_key():
     """A `key`, first where random things are made, else by name; no seeds, no generators."""
     for function, place, _ in places("key"):
         assert place in (0, None), function
-    for name in ("rng", "generator", "random_state", "random_seed"):
+    for name in ("seed", "rng", "generator", "random_state"):
         assert not list(places(name)), name
 
 
@@ -108,13 +109,27 @@ def test_what_is_kept_of_each_round_is_called_save():
     assert {function for function, *_ in places("save")} >= {"rollout", "finite_rollout", "finite_sweep"}
 
 
+def test_value_is_that_of_the_parameter_that_was_searched_for():
+    """A result has a `value` only where the answer is one number: the critical one, the largest safe, the smallest."""
+    results = {name: value for name, value in vars(ipodyn).items() if dataclasses.is_dataclass(value)}
+    having = {name for name, value in results.items() if "value" in {field.name for field in dataclasses.fields(value)}}
+    assert having == {"Critical", "SafeRegion", "SmallestSample"}
+
+
 # Old spellings, each beside the new one; both give the same numbers.
 LOOP = ipodyn.MRS(ipodyn.problems.three_cycle(0.4), alpha=0.5, beta=1.0, lam=1.0)
 KEY = jax.random.key(3)
 MATRICES = np.broadcast_to(ipodyn.problems.two_responses(0.9), (3, 2, 2))
 START = [0.5, 0.3, 0.2]
 P = np.asarray(ipodyn.problems.bradley_terry(np.array([0.6, 0.1, 0.0])))
+CYCLES = np.stack([np.asarray(ipodyn.problems.three_cycle(strength)) for strength in (0.2, 0.4)])
 MU, UNIFORM = np.array(START), np.full(3, 1 / 3)
+
+
+def tuned():
+    return ipodyn.tune(lambda loop, policy: policy[0], MATRICES[0], alpha=0.2, beta=1.0, lam=0.5, num_steps=1)
+
+
 DRAWS = {"num_pairs": 20, "num_steps": 4}
 SWEEP = DRAWS | {"num_trajectories": 2}
 OLD = {
@@ -157,6 +172,36 @@ OLD = {
         lambda: ipodyn.most_violating(MU, P, P),
         lambda: ipodyn.most_violating(ipodyn.IPO(), MU, P, P),
         [r"most_violating\(\) without `objective`"],
+    ),
+    "safe_region": (
+        lambda: ipodyn.safe_region(CYCLES, alpha=0.5, lam=1.0, share=0.5).share,
+        lambda: ipodyn.safe_region(CYCLES, alpha=0.5, lam=1.0, fraction=0.5).fraction,
+        ["`share` .* use `fraction`", "use `SafeRegion.fraction`"],
+    ),
+    "tune": (
+        lambda: tuned().value,
+        lambda: tuned().functional_value,
+        ["use `Tuned.functional_value`"],
+    ),
+    "sparsest_sampler": (
+        lambda: ipodyn.sparsest_sampler(P, share=0.4),
+        lambda: ipodyn.sparsest_sampler(P, fraction=0.4),
+        ["`share` .* use `fraction`"],
+    ),
+    "closest_sampler": (
+        lambda: ipodyn.closest_sampler(P, share=0.4),
+        lambda: ipodyn.closest_sampler(P, fraction=0.4),
+        ["`share` .* use `fraction`"],
+    ),
+    "hodge_split": (
+        lambda: (split := ipodyn.hodge_split(CYCLES[0])).share + split.cyclic_share,
+        lambda: (split := ipodyn.hodge_split(CYCLES[0])).fraction + split.cyclic_fraction,
+        ["use `HodgeSplit.fraction`", "use `HodgeSplit.cyclic_fraction`"],
+    ),
+    "diagnose": (
+        lambda: ipodyn.diagnose(CYCLES, alpha=0.5, beta=1.0, lam=0.5, seed=2).recommendation.share,
+        lambda: ipodyn.diagnose(CYCLES, alpha=0.5, beta=1.0, lam=0.5, key=2).recommendation.fraction,
+        ["`seed` .* use `key`", "use `Recommendation.fraction`"],
     ),
     "synthetic_ratings": (
         lambda: ipodyn.data.synthetic_ratings(seed=3, num_prompts=2),

@@ -184,13 +184,13 @@ TABLE = {
     ),
     ("robust_sampler", ""): lambda at: sampler_parts(ipodyn.robust_sampler(*box(at), "condorcet", smoothing=0.01)),
     ("closest_sampler", ""): lambda at: (
-        (found := ipodyn.closest_sampler(at.P, "condorcet", near=at.mu, share=at.share + 0.4)).kl,
+        (found := ipodyn.closest_sampler(at.P, "condorcet", near=at.mu, fraction=at.share + 0.4)).kl,
         found.sampler.mu,
         found.sampler.margin,
         found.sampler.bound,
     ),
     ("sparsest_sampler", ""): lambda at: (
-        (found := ipodyn.sparsest_sampler(at.P, "condorcet", share=at.share)).margin,
+        (found := ipodyn.sparsest_sampler(at.P, "condorcet", fraction=at.share)).margin,
         found.bound,
     ),
     ("preference_intervals", "confidence"): lambda at: (
@@ -212,7 +212,7 @@ TABLE = {
         found.crossing,
     ),
     ("row_gap_monotone", ""): lambda at: ipodyn.row_gap_monotone(at.P).drop,
-    ("hodge_split", ""): lambda at: (split := ipodyn.hodge_split(at.C), split.cyclic_share),
+    ("hodge_split", ""): lambda at: (split := ipodyn.hodge_split(at.C), split.cyclic_fraction),
     ("transitivity", ""): lambda at: ipodyn.transitivity(at.P),
     ("generic_start", ""): lambda at: ipodyn.generic_start(at.pi),
     ("borda_scores", ""): lambda at: ipodyn.borda_scores(at.P),
@@ -239,7 +239,7 @@ INSIDE = {
     "Sampler.gap": ("design_sampler", "condorcet"),
     "Stability.margin": ("stability", "IPO"),
     "Stability.period": ("stability", "IPO"),
-    "HodgeSplit.cyclic_share": ("hodge_split", ""),
+    "HodgeSplit.cyclic_fraction": ("hodge_split", ""),
     "recipes.Recipe.loop": ("recipes.custom", ""),
     **dict.fromkeys(
         ["MRS.round", "MRS.start", "MRS.step", "MRS.logits", "AbstractRound.policy"], ("AbstractLoop.__call__", "IPO")

@@ -62,7 +62,7 @@ def test_the_worst_triangle_by_hand(rng):
         ]
         curl = A[index, i, j] + A[index, j, k] + A[index, k, i]
         np.testing.assert_allclose([curl, found.curl[index]], max(curls), atol=1e-12)
-        np.testing.assert_allclose(found.triangle_share[index], curl**2 / np.sum(np.square(curls)), rtol=1e-9)
+        np.testing.assert_allclose(found.triangle_fraction[index], curl**2 / np.sum(np.square(curls)), rtol=1e-9)
 
 
 # (verdict, the prompt, its radius, its entropy), all known without solving anything.
@@ -116,7 +116,7 @@ def test_prompts_without_finite_scores_are_unknown_and_count_as_unsafe():
     for name in ("policy", "entropy", "drift", "radius", "omega", "period"):
         assert np.isnan(getattr(found.equilibrium, name)).all(), name
     assert found.limits.safe("beta", 1.0) == found.limits.safe("alpha", 1.0) == found.limits.safe("lam", 1.0) == 0
-    assert (found.recommendation.changed, found.recommendation.share) == ("infeasible", 0)
+    assert (found.recommendation.changed, found.recommendation.fraction) == ("infeasible", 0)
 
 
 def test_an_unanchored_loop_is_called_so(matrices):
@@ -156,7 +156,7 @@ def test_progress_covers_everything_that_is_computed(matrices, monkeypatch):
 
 # Where each attribute of a diagnosis without parts is now.
 MOVED = {
-    "preferences": ("cyclic", "strongly_transitive", "cyclic_share", "triangle", "curl", "triangle_share"),
+    "preferences": ("cyclic", "strongly_transitive", "triangle", "curl"),
     "equilibrium": ("policy", "entropy", "drift", "solved", "residual", "radius", "omega", "period", "stable"),
     "uncertainty": ("counted", "stable_probability", "radius_low", "radius_high"),
 }
@@ -169,6 +169,8 @@ def test_old_spellings_say_where_things_are_now(found):
 
     for part, name in ((part, name) for part, names in MOVED.items() for name in names):
         np.testing.assert_array_equal(old(name), getattr(getattr(found, part), name), err_msg=name)
+    for name in ("cyclic", "triangle"):
+        np.testing.assert_array_equal(old(f"{name}_share"), getattr(found.preferences, f"{name}_fraction"))
     for name in ("alpha", "beta", "lam"):
         np.testing.assert_array_equal(old(f"critical_{name}"), getattr(found.limits, name))
         assert old(f"safe_{name}")(0.9) == found.limits.safe(name, 0.9)

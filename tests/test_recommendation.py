@@ -49,11 +49,11 @@ def test_recommendations_known_from_theory():
     P = np.stack([*settled(0.45, 1), *settled(0.3, 1), *settled(0.05, 18)])
     best = ipodyn.diagnose(P, alpha=ALPHA, beta=BETA, lam=LAM).recommendation
     limit = largest_beta(0.3, ALPHA)
-    assert (best.changed, best.alpha, best.lam, best.share) == ("beta", ALPHA, LAM, 0.95)
+    assert (best.changed, best.alpha, best.lam, best.fraction) == ("beta", ALPHA, LAM, 0.95)
     assert limit * (1 - 2 ** (1 / 8 - 1) / 2**10) < best.beta < limit
     # There the setting stays as it is; with a second one of that strength it does not.
     kept = ipodyn.diagnose(P, alpha=ALPHA, beta=0.999 * limit, lam=LAM).recommendation
-    assert (kept.changed, kept.beta, kept.share) == ("nothing", 0.999 * limit, 0.95)
+    assert (kept.changed, kept.beta, kept.fraction) == ("nothing", 0.999 * limit, 0.95)
     P[2] = P[0]
     best = ipodyn.diagnose(P, alpha=ALPHA, beta=0.999 * limit, lam=LAM).recommendation
     assert best.changed == "beta" and 0.998 * largest_beta(0.45, ALPHA) < best.beta < largest_beta(0.45, ALPHA)
@@ -64,7 +64,7 @@ def test_recommendations_known_from_theory():
     assert best.changed == "alpha" and limit - 0.98 / 32 / 2**10 < best.alpha < limit and best.beta == 1
     # And where beta alone is too much as well, neither suffices.
     worst = ipodyn.diagnose(np.stack(settled(0.45, 1)), alpha=0.98, beta=BETA, lam=LAM).recommendation
-    assert (worst.changed, worst.alpha, worst.beta, worst.share) == ("infeasible", 0.98, BETA, 0)
+    assert (worst.changed, worst.alpha, worst.beta, worst.fraction) == ("infeasible", 0.98, BETA, 0)
 
 
 def test_a_margin_to_collapse_is_asked_of_the_entropy():
@@ -79,7 +79,7 @@ def test_the_share_is_of_all_prompts_also_those_that_cannot_settle():
     """Of 32 prompts one is left out, as those without finite scores are: 31 of 32 settle, not 31 of 31."""
     prompts = Prompts.of(np.stack(settled(0.3, 32)), shared())
     best = recommend(prompts, np.arange(31), 0.0, ALPHA, BETA, LAM)
-    assert (best.changed, best.share) == ("beta", 31 / 32)
+    assert (best.changed, best.fraction) == ("beta", 31 / 32)
     # With 30 of 32 there is nothing to look for.
     assert recommend(prompts, np.arange(30), 0.0, ALPHA, BETA, LAM).changed == "infeasible"
 

@@ -24,7 +24,7 @@ def test_three_cycles_have_a_closed_form():
         np.testing.assert_allclose(found.limits, exact, rtol=1e-9)  # the reserve is 256 roundings of the radius
         assert float(found.value) == pytest.approx(exact.min(), rel=1e-9)
         assert np.asarray(found.binding).tolist() == [False, False, False, True]
-        assert float(found.radius[3]) == pytest.approx(radius_max, abs=1e-9) and float(found.share) == 1.0
+        assert float(found.radius[3]) == pytest.approx(radius_max, abs=1e-9) and float(found.fraction) == 1.0
     alphas = ipodyn.safe_region(P, beta=4.0, lam=0.8)
     np.testing.assert_allclose(alphas.limits, np.sqrt(np.maximum(1 - (strengths * 3.2) ** 2 / 3, 0)), rtol=1e-9)
     assert alphas.parameter == "alpha"
@@ -38,9 +38,9 @@ def test_a_share_gives_up_the_worst_matrices():
     P = jax.vmap(ipodyn.problems.three_cycle)(jnp.asarray(strengths))
     exact = np.sqrt(3 * 0.75) / strengths
     for share, kept in ((1.0, 10), (0.9, 9), (0.55, 6), (0.1, 1)):
-        found = ipodyn.safe_region(P, alpha=0.5, lam=1.0, share=share)
+        found = ipodyn.safe_region(P, alpha=0.5, lam=1.0, fraction=share)
         assert float(found.value) == pytest.approx(np.sort(exact)[::-1][kept - 1], rel=1e-9)
-        assert int(found.unsafe.sum()) == 10 - kept and float(found.share) >= share - 1e-12
+        assert int(found.unsafe.sum()) == 10 - kept and float(found.fraction) >= share - 1e-12
         assert int(found.binding.sum()) == 1
 
 
@@ -48,7 +48,7 @@ def test_a_share_that_rounds_above_a_whole_number():
     """0.56 * 25 is 14.000000000000002 in floating point: fourteen matrices are asked for, not fifteen."""
     assert 0.56 * 25 > 14
     strengths = np.linspace(0.05, 0.5, 25)
-    found = ipodyn.safe_region(jax.vmap(ipodyn.problems.three_cycle)(strengths), alpha=0.5, lam=1.0, share=0.56)
+    found = ipodyn.safe_region(jax.vmap(ipodyn.problems.three_cycle)(strengths), alpha=0.5, lam=1.0, fraction=0.56)
     assert float(found.value) == pytest.approx(np.sqrt(3 * 0.75) / strengths[13], rel=1e-9)
     assert int(found.unsafe.sum()) == 11 and bool(found.result == ipodyn.RESULTS.successful)
 
@@ -129,7 +129,7 @@ def test_entropy_floor_binds_on_two_responses():
 def test_random_matrices_agree_with_a_plain_scan(rng):
     """Against the fixed point and its radius called one by one, on both sides of every limit."""
     P = complementary(rng.uniform(0.02, 0.98, (12, 4, 4)))
-    found = ipodyn.safe_region(P, alpha=0.8, lam=0.9, entropy_min=0.4, share=0.75)
+    found = ipodyn.safe_region(P, alpha=0.8, lam=0.9, entropy_min=0.4, fraction=0.75)
 
     @jax.jit
     @jax.vmap
@@ -149,7 +149,7 @@ def test_random_matrices_agree_with_a_plain_scan(rng):
 def test_nothing_safe_is_said():
     P = ipodyn.problems.three_cycle(0.5)
     found = ipodyn.safe_region(P, alpha=0.9, lam=1.0, bounds=(5.0, 50.0), throw=False)
-    assert bool(found.result == ipodyn.RESULTS.infeasible) and float(found.value) == 5.0 and float(found.share) == 0
+    assert bool(found.result == ipodyn.RESULTS.infeasible) and float(found.value) == 5.0 and float(found.fraction) == 0
     with pytest.raises(RuntimeError, match="No value inside the bounds"):
         ipodyn.safe_region(P, alpha=0.9, lam=1.0, bounds=(5.0, 50.0))
 
@@ -160,7 +160,7 @@ def test_nothing_safe_is_said():
         ({"alpha": 0.5}, "exactly one"),
         ({"alpha": 0.5, "beta": 1.0, "lam": 1.0}, "exactly one"),
         ({"alpha": 1.5, "lam": 1.0}, "alpha"),
-        ({"alpha": 0.5, "lam": 1.0, "share": 0.0}, "share"),
+        ({"alpha": 0.5, "lam": 1.0, "fraction": 0.0}, "fraction"),
         ({"alpha": 0.5, "lam": 1.0, "radius_max": 2.0}, "radius_max"),
         ({"alpha": 0.5, "lam": 1.0, "entropy_min": 5.0}, "entropy_min"),
         ({"alpha": 0.5, "lam": 1.0, "bounds": (2.0, 1.0)}, "bounds"),

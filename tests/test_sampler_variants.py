@@ -31,7 +31,7 @@ def best_margin(P, pairs, support):
 
 def check_sparsest(P, criterion, pairs, share, by_enumeration=True):
     K = len(P)
-    found = ipodyn.sparsest_sampler(P, criterion, share=share)
+    found = ipodyn.sparsest_sampler(P, criterion, fraction=share)
     best = best_margin(P, pairs, list(range(K)))
     score = P @ np.asarray(found.mu)
     margin = (score[:, None] - score[None])[pairs].min()
@@ -77,7 +77,7 @@ def by_scipy(P, pairs, near, share):
 def test_closest_is_certified_and_that_of_scipy(rng):
     K = 3
     for P, near in zip(matrices(rng, 20, K), rng.dirichlet(np.ones(K), 20), strict=True):
-        found = ipodyn.closest_sampler(P, "condorcet", near=near, share=0.7)
+        found = ipodyn.closest_sampler(P, "condorcet", near=near, fraction=0.7)
         mu, kl, margin = by_scipy(P, pairs_of_winner(K), near, 0.7)
         score = P @ np.asarray(found.sampler.mu)
         assert (score[0] - score[1:]).min() >= margin - 1e-11
@@ -99,7 +99,7 @@ def test_closest_leaves_alone_what_is_good_enough(rng):
         with pytest.raises(RuntimeError, match="No sampling distribution meets"):
             jax.block_until_ready(jax.tree.leaves(verb(cycle, "order")))
         with pytest.raises(ValueError, match="must be in"):
-            verb(P, share=1.0)
+            verb(P, fraction=1.0)
 
 
 @pytest.mark.slow

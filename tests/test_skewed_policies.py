@@ -99,14 +99,14 @@ def test_what_could_not_be_solved_is_not_safe():
     found = ipodyn.safe_region(P, alpha=0.5, lam=0.0, bounds=(1e25, 1e26), pi_ref=PI_REF[0], throw=False)
     assert found.parameter == "beta"
     assert bool(found.result == RESULTS.infeasible)
-    assert float(found.share) == 0
+    assert float(found.fraction) == 0
 
 
 def test_a_share_that_rounds_up_by_itself():
     """0.55 * 20 is 11.000000000000002: eleven matrices are asked for, not twelve."""
     strengths = np.linspace(0.1, 0.48, 20)
     cycles = jax.vmap(ipodyn.problems.three_cycle)(jnp.asarray(strengths))
-    found = ipodyn.safe_region(cycles, alpha=0.6, lam=0.8, share=0.55)
+    found = ipodyn.safe_region(cycles, alpha=0.6, lam=0.8, fraction=0.55)
     exact = np.sqrt(3 * (1 - 0.36)) / (strengths * 0.8)  # theory F2
     assert float(found.value) == pytest.approx(np.sort(exact)[20 - 11], rel=1e-9)
 

@@ -145,8 +145,8 @@ def test_hodge_split_is_the_least_squares_one(K, rng):
     curl = np.stack([skew[:, i, j] + skew[:, j, k] + skew[:, k, i] for i, j, k in triangles], axis=1)
     np.testing.assert_allclose(split.curl, curl, atol=1e-15)
     total = np.sum(curl**2, axis=1, keepdims=True)
-    np.testing.assert_allclose(split.share * total, curl**2, atol=1e-14)
-    np.testing.assert_allclose(np.sum(split.share, axis=1), total[:, 0] > 0, atol=1e-14)
+    np.testing.assert_allclose(split.fraction * total, curl**2, atol=1e-14)
+    np.testing.assert_allclose(np.sum(split.fraction, axis=1), total[:, 0] > 0, atol=1e-14)
 
 
 def test_hodge_split_names_the_cycle():
@@ -157,12 +157,12 @@ def test_hodge_split_names_the_cycle():
     split = ipodyn.hodge_split(0.5 + score[:, None] - score[None, :] + cycle - cycle.T)
     np.testing.assert_allclose(split.score, score, atol=1e-15)
     np.testing.assert_allclose(split.cyclic, cycle - cycle.T, atol=1e-15)
-    strongest = int(np.argmax(split.share))
+    strongest = int(np.argmax(split.fraction))
     assert split.triangles[strongest].tolist() == [1, 3, 4] and abs(float(split.curl[strongest]) - 0.6) < 1e-14
 
 
 def test_hodge_split_of_ties_and_pairs():
     split = ipodyn.hodge_split(np.full((3, 3), 0.5))
-    assert split.share.tolist() == [0.0] and float(split.cyclic_share) == 0
+    assert split.fraction.tolist() == [0.0] and float(split.cyclic_fraction) == 0
     split = ipodyn.hodge_split(np.array([[0.5, 0.8], [0.2, 0.5]]))
     assert split.triangles.shape == (0, 3) and float(split.cyclic_energy) == 0

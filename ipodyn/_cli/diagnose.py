@@ -53,7 +53,7 @@ class DiagnoseCommand:
                 **{name: float(value) for name, value in self.recipe.point().items()},
                 objective=self.recipe.objective,
                 counts=None if preferences.counts is None else preferences.counts.astype(self.dtype),
-                seed=self.seed,
+                key=self.seed,
                 progress=progress,
             )
         self._write(diagnosis, preferences)

@@ -125,7 +125,7 @@ def audit(
     atol: float | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> "xarray.Dataset":
-    r"""For which share of a set of matrices each ranking axiom holds, by objective and by sampling distribution.
+    r"""For which fraction of a set of matrices each ranking axiom holds, by objective and by sampling distribution.
 
     What is ranked are the scores \(r(\mu)\), which are the policy's ranking where the reference is uniform.
 
@@ -141,15 +141,15 @@ def audit(
     - `atol`: how far above 0 a margin must be, so that ties of scores do not count as kept by rounding; None is
       eps^0.6 of the dtype. - `attributes`: added to the dataset's.
 
-    Returns an `xarray.Dataset`: `share` (objective, sampler, axiom), of the `number` of matrices to which the axiom
+    Returns an `xarray.Dataset`: `fraction` (objective, sampler, axiom), of the `number` of matrices to which the axiom
     applies and for which scores exist, NaN where there is none; and for every matrix `holds`, `margin` (NaN where
     scores do not exist, +inf where the axiom does not apply), `applies` (matrix, axiom), `defined`. For a table:
-    `audit(P)["share"].to_series().unstack()`. Raises `ValueError` for wrong inputs, `ImportError` without xarray.
+    `audit(P)["fraction"].to_series().unstack()`. Raises `ValueError` for wrong inputs, `ImportError` without xarray.
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = jnp.stack([ipodyn.problems.overshadowed_winner(3, eps) for eps in (0.05, 0.2)])  # the limit is 1/8
     >>> found = ipodyn.audit(P, samplers=["uniform"], objectives=[ipodyn.IPO()])
-    >>> found.share.sel(axiom="condorcet").values.tolist()
+    >>> found.fraction.sel(axiom="condorcet").values.tolist()
     [[0.5]]
     """
     try:
@@ -222,10 +222,10 @@ def _variables(margin: np.ndarray, applies: np.ndarray, defined: np.ndarray, ato
     counted = applies[:, None, None] & defined
     number = counted.sum(axis=0)
     with np.errstate(invalid="ignore"):
-        share = np.where(number > 0, (holds & counted).sum(axis=0) / np.maximum(number, 1), np.nan)
+        fraction = np.where(number > 0, (holds & counted).sum(axis=0) / np.maximum(number, 1), np.nan)
     each = ("matrix", "objective", "sampler", "axiom")
     described = {
-        "share": (each[1:], share, "share of matrices for which the axiom holds", "1"),
+        "fraction": (each[1:], fraction, "fraction of matrices for which the axiom holds", "1"),
         "number": (each[1:], number, "matrices to which the axiom applies and for which scores exist", "1"),
         "holds": (each, holds, "whether the axiom holds, vacuously where it does not apply", "1"),
         "margin": (each, margin, "least score difference over the pairs that the axiom names", "score"),

@@ -66,14 +66,14 @@ class Chart:
             y = _HEIGHT - _BOTTOM - 6 if low else _TOP + 10
             self.parts.append(f'<text x="{x + shift:.1f}" y="{y}" text-anchor="{side}">{plain(label)}</text>')
 
-    def svg(self, x_label: str, *, shares: bool = False) -> str:
+    def svg(self, x_label: str, *, fractions: bool = False) -> str:
         base = self.up(self.y[0])
         axes = [f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base:.1f}" y2="{base:.1f}"/>']
         for tick in ticks(*self.x, self.log):
             x = self.across(tick)
             axes.append(f'<text x="{x:.1f}" y="{base + 14:.1f}" text-anchor="middle">{tick:g}</text>')
         for tick in ticks(*self.y, False):
-            label = f"{100 * tick:g} %" if shares else f"{tick:g}"
+            label = f"{100 * tick:g} %" if fractions else f"{tick:g}"
             axes.append(f'<text x="{_LEFT - 4}" y="{self.up(tick) + 4:.1f}" text-anchor="end">{label}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         axes.append(f'<text x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{plain(x_label)}</text>')

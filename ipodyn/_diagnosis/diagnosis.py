@@ -11,7 +11,8 @@ from jaxtyping import ArrayLike, Float, Int
 from .._engine.blocks import ProgressCallback
 from .._equilibria.critical import CODES
 from .._numerics.checks import check_alpha, check_beta, check_lam, check_policy, check_preference
-from .._numerics.deprecation import moved_attributes, renamed_attribute
+from .._numerics.deprecation import moved_attributes, renamed_attribute, renamed_keywords
+from .._numerics.randomness import RandomKey
 from .._numerics.types import PolicyLike
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -23,7 +24,7 @@ from .verdicts import VERDICTS, verdicts
 
 @moved_attributes(
     "0.3",
-    preferences=("cyclic", "strongly_transitive", "cyclic_share", "triangle", "curl", "triangle_share"),
+    preferences=("cyclic", "strongly_transitive", "triangle", "curl"),
     equilibrium=("policy", "entropy", "drift", "solved", "residual", "radius", "omega", "period", "stable"),
     uncertainty=("counted", "stable_probability", "radius_low", "radius_high"),
 )
@@ -31,8 +32,8 @@ class Diagnosis(eqx.Module):
     """What `diagnose` found, in NumPy arrays with one entry for each of M prompts.
 
     - `alpha`, `beta`, `lam`, `objective`: the loop that was asked about.
-    - `preferences`: what the prompts are like: `.cyclic`, `.strongly_transitive`, `.cyclic_share`, `.triangle`,
-      `.curl`, `.triangle_share`.
+    - `preferences`: what the prompts are like: `.cyclic`, `.strongly_transitive`, `.cyclic_fraction`, `.triangle`,
+      `.curl`, `.triangle_fraction`.
     - `equilibrium`: where the loop stands still: `.policy`, `.entropy`, `.drift`, `.result`, `.residual`, `.radius`,
       `.omega`, `.period`; `.grade` ("stable", "close", "unstable" or "unresolved"), and as independent flags `.solved`,
       `.stable`, `.close`, `.unstable`, `.collapses`.
@@ -70,6 +71,8 @@ class Diagnosis(eqx.Module):
         order = np.lexsort((self.equilibrium.entropy, -np.nan_to_num(self.equilibrium.radius), rank))
         return order[self.at_risk[order]]
 
+    cyclic_share = renamed_attribute("cyclic_share", "preferences.cyclic_fraction", "0.3")
+    triangle_share = renamed_attribute("triangle_share", "preferences.triangle_fraction", "0.3")
     critical_beta = renamed_attribute("critical_beta", "limits.beta", "0.3")
     critical_alpha = renamed_attribute("critical_alpha", "limits.alpha", "0.3")
     critical_lam = renamed_attribute("critical_lam", "limits.lam", "0.3")
@@ -102,24 +105,25 @@ class _Work:
         self.done = 0.0
 
     def part(self, name: str, prompts: int) -> Report:
-        """What to call with the share that is done of one kind of work on some prompts."""
+        """What to call with the fraction that is done of one kind of work on some prompts."""
         before = self.done
 
-        def report(share: float) -> None:
-            self.done = before + share * prompts * COST[name]
+        def report(fraction: float) -> None:
+            self.done = before + fraction * prompts * COST[name]
             if self.progress is not None:
                 self.progress(min(int(self.M * self.done / self.total), self.M - 1), self.M)
 
         return report
 
-    def add(self, name: str, prompts: int, share: float) -> None:
-        self.part(name, prompts)(share)
+    def add(self, name: str, prompts: int, fraction: float) -> None:
+        self.part(name, prompts)(fraction)
 
     def finished(self) -> None:
         if self.progress is not None:
             self.progress(self.M, self.M)
 
 
+@renamed_keywords("0.3", seed="key")
 def diagnose(
     P: Float[ArrayLike, "M K K"],
     *,
@@ -130,7 +134,7 @@ def diagnose(
     pi_ref: PolicyLike | None = None,
     pi_0: PolicyLike | None = None,
     counts: Float[ArrayLike, "M K K"] | Int[ArrayLike, "M K K"] | None = None,
-    seed: int = 0,
+    key: RandomKey = 0,
     progress: ProgressCallback | None = None,
 ) -> Diagnosis:
     r"""Of every prompt: what its preferences are like, where the loop settles, how far that is from instability.
@@ -138,9 +142,10 @@ def diagnose(
     - `P`: shape (M, K, K), one matrix for each prompt. - `alpha`, `beta`, `lam`, `objective`: the loop, as in `MRS`.
     - `pi_ref`, `pi_0`: shape (K,), for all prompts; None is uniform.
     - `counts`: shape (M, K, K), how many comparisons each entry rests on, or None. With them P is drawn again from its
-      posterior, Beta(W + 1/2, L + 1/2) for each pair, to say how sure stability is. - `seed`: of these draws.
+      posterior, Beta(W + 1/2, L + 1/2) for each pair, to say how certain stability is.
+      - `key`: of these draws, a JAX random key, or a number to make one from.
     - `progress`: called with (prompts done, prompts in all), first with 0 once all is compiled; prompts count by the
-      share of the work that is done. Memory beyond the input and the result does not grow with M.
+      fraction of the work that is done. Memory beyond the input and the result does not grow with M.
 
     Returns a `Diagnosis` of NumPy arrays; its numbers are those of `fixed_point`, `stability`, `critical_beta`,
     `critical_alpha`, `critical_lam` and `hodge_split`. A prompt whose fixed point could not be certified
@@ -173,7 +178,7 @@ def diagnose(
     work = _Work(M, counted=counts is not None, progress=progress)
     work.add("facts", 0, 0.0)
     pieces = [
-        _piece(prompts, np.arange(first, min(first + prompts.batch, M)), counts, seed, work)
+        _piece(prompts, np.arange(first, min(first + prompts.batch, M)), counts, key, work)
         for first in range(0, M, prompts.batch)
     ]
     preferences, equilibrium, limits, uncertainty = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
@@ -204,7 +209,7 @@ def checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
 
 
 def _piece(
-    prompts: Prompts, which: np.ndarray, counts: np.ndarray | None, seed: int, work: _Work
+    prompts: Prompts, which: np.ndarray, counts: np.ndarray | None, key: RandomKey, work: _Work
 ) -> tuple[PreferenceSummary, EquilibriumSummary, StabilityLimits, StabilityUncertainty]:
     """All that is said of some prompts one by one, which stand first."""
     preferences, equilibrium = jax.tree.map(np.transpose, (prompts.structure(which), prompts.facts(which)))
@@ -219,14 +224,14 @@ def _piece(
     if counts is None:
         unknown = np.full(which.size, np.nan)
         return preferences, equilibrium, limits, StabilityUncertainty(False, unknown, unknown, unknown)
-    radius = np.sort(prompts.posterior_radius(which, counts, seed, work.part("posterior", which.size)), axis=1)
+    radius = np.sort(prompts.posterior_radius(which, counts, key, work.part("posterior", which.size)), axis=1)
     low, high = sorted_quantile(radius, 0.05), sorted_quantile(radius, 0.95)
     return preferences, equilibrium, limits, StabilityUncertainty(True, np.mean(radius < 1, axis=1), low, high)
 
 
-def sorted_quantile(rows: np.ndarray, share: float) -> np.ndarray:
+def sorted_quantile(rows: np.ndarray, fraction: float) -> np.ndarray:
     """That of each sorted row, linear between neighbours, inf next to inf (which `np.quantile` makes NaN)."""
-    below, rest = divmod(share * (rows.shape[1] - 1), 1)
+    below, rest = divmod(fraction * (rows.shape[1] - 1), 1)
     low, high = rows[:, int(below)], rows[:, int(below) + 1]
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(high), high, low + rest * (high - low))

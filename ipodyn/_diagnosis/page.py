@@ -90,7 +90,7 @@ def _stable_share(diagnosis: Diagnosis) -> str:
     chart = Chart(title, words, (low, high), (0.0, 1.05), log=True)
     chart.curve(xs, ys)
     chart.mark(diagnosis.beta, "yours", low=True)
-    return chart.svg("beta (TRL's beta is 1 / beta)", shares=True)
+    return chart.svg("beta (TRL's beta is 1 / beta)", fractions=True)
 
 
 def _card(value: str, words: str) -> str:
@@ -117,7 +117,7 @@ def _table(labels: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence
 
 
 def _verdict_table(diagnosis: Diagnosis) -> str:
-    labels = ["verdict", "prompts", "share", "meaning"]
+    labels = ["verdict", "prompts", "fraction", "meaning"]
     return _table(labels, verdict_rows(diagnosis), ["", "", "", "words"], "Prompts by verdict")
 
 
@@ -181,7 +181,7 @@ def html_report(
     version: str,
 ) -> str:
     """The page as text; everything in it that came from the user's data is escaped."""
-    sure = "".join(f"<p>{plain(line)}</p>" for line in uncertainty)
+    certainty = "".join(f"<p>{plain(line)}</p>" for line in uncertainty)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -205,8 +205,8 @@ def html_report(
 <div class="charts">{_charts(diagnosis)}</div>
 <h2>Prompts at risk, and why</h2>
 {_risks(diagnosis, prompts, responses)}
-<h2>How sure this is</h2>
-{sure}
+<h2>How certain this is</h2>
+{certainty}
 <h2>The data</h2>
 <p class="faint">{"<br>".join(plain(line) for line in data_lines)}</p>
 <p class="faint">ipodyn {plain(version)}, {plain(created)}. Stability is local and exact at population level; a loop may

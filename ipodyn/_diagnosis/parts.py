@@ -19,17 +19,17 @@ class PreferenceSummary(eqx.Module):
     """What the preferences of M prompts are like.
 
     - `cyclic`, `strongly_transitive` (M,): a majority cycle; an order that holds against every opponent.
-    - `cyclic_share` (M,): share of the squared preferences that no score explains. - `triangle` (M, 3): the responses
+    - `cyclic_fraction` (M,): of the squared preferences, what no score explains. - `triangle` (M, 3): the responses
       (rows of P) that carry most of it, in the order i, j, k in which they go round; `curl` (M,) how far round it goes,
-      at most 3/2, and `triangle_share` (M,) its share of the cyclic part. All 0 with two responses.
+      at most 3/2, and `triangle_fraction` (M,) its fraction of the cyclic part. All 0 with two responses.
     """
 
     cyclic: Flags
     strongly_transitive: Flags
-    cyclic_share: Reals
+    cyclic_fraction: Reals
     triangle: Int[Array | np.ndarray, "..."]
     curl: Reals
-    triangle_share: Reals
+    triangle_fraction: Reals
 
 
 class EquilibriumSummary(eqx.Module):

@@ -14,6 +14,7 @@ from .._engine.blocks import block_size, run_points
 from .._equilibria.critical import CODES, solve_critical
 from .._equilibria.equilibrium import equilibrium
 from .._loops.mrs import MRS
+from .._numerics.randomness import RandomKey
 from .._numerics.simplex import entropy, kl_divergence
 from .._objectives.objective import AbstractObjective
 from .._preferences.hodge import hodge_split
@@ -27,7 +28,7 @@ LARGEST = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # ends of the searches for
 POSTERIOR_DRAWS = 64
 PRIOR = 0.5  # pseudo-wins of either side (Jeffreys)
 
-Report = Callable[[float], None]  # called with the share of the work in hand that is done
+Report = Callable[[float], None]  # called with the fraction of the work in hand that is done
 
 
 class Shared(eqx.Module):
@@ -82,12 +83,12 @@ def _structure_of(P: Float[Array, "K K"]) -> PreferenceSummary:
     if split.curl.shape[0] == 0:  # two responses have no triangle
         none = jnp.zeros((), P.dtype)
         return PreferenceSummary(has_cycle(P), strong_order(P).holds, none, jnp.zeros(3, jnp.int32), none, none)
-    worst = jnp.argmax(split.share)
+    worst = jnp.argmax(split.fraction)
     i, j, k = split.triangles[worst]
     forward = split.curl[worst] >= 0
     triangle = jnp.where(forward, jnp.stack([i, j, k]), jnp.stack([i, k, j]))
-    curl, share = jnp.abs(split.curl[worst]), split.share[worst]
-    return PreferenceSummary(has_cycle(P), strong_order(P).holds, split.cyclic_share, triangle, curl, share)
+    curl, fraction = jnp.abs(split.curl[worst]), split.fraction[worst]
+    return PreferenceSummary(has_cycle(P), strong_order(P).holds, split.cyclic_fraction, triangle, curl, fraction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,11 +164,11 @@ class Prompts:
         return found.reshape(kinds, prompts.size)
 
     def posterior_radius(
-        self, prompts: np.ndarray, counts: np.ndarray, seed: int, report: Report | None = None
+        self, prompts: np.ndarray, counts: np.ndarray, key: RandomKey, report: Report | None = None
     ) -> np.ndarray:
         """Spectral radii of draws of P given counts (M, K, K), (prompts, draws); inf where a draw could not be solved.
 
-        What is drawn for a prompt depends on the seed and its place in the set alone.
+        What is drawn for a prompt depends on the key and its place in the set alone.
         """
         K = self.P.shape[-1]
 
@@ -176,7 +177,7 @@ class Prompts:
             first = int(place.min())
             here = prompts[first : int(place.max()) + 1]
             wins = counts[here] * self.P[here]
-            upper = posterior_of_prompts(seed, here, wins, num_draws=POSTERIOR_DRAWS, prior=PRIOR)
+            upper = posterior_of_prompts(key, here, wins, num_draws=POSTERIOR_DRAWS, prior=PRIOR)
             return from_upper(upper[place - first, draw].astype(self.P.dtype), K)
 
         facts = self._run(_facts, self.shared, POSTERIOR_DRAWS * prompts.size, drawn, report)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import equinox as eqx
 import numpy as np
 
+from .._numerics.deprecation import renamed_attribute
 from .._numerics.results import RESULTS
 from .parts import EquilibriumSummary
 from .prompts import Prompts
@@ -20,7 +21,7 @@ class Recommendation(eqx.Module):
     With margin is: a radius below 0.95 and an entropy of at least 10 % of log K.
 
     - `changed`: what differs from the user's setting, "nothing", "beta" or "alpha"; "infeasible" where neither alone
-      suffices (then the numbers are the user's). - `share`: of the prompts that settle with margin there.
+      suffices (then the numbers are the user's). - `fraction`: of the prompts that settle with margin there.
     - `result`: `RESULTS.successful`, or `RESULTS.infeasible`.
     """
 
@@ -28,7 +29,9 @@ class Recommendation(eqx.Module):
     beta: float
     lam: float
     changed: str = eqx.field(static=True)
-    share: float
+    fraction: float
+
+    share = renamed_attribute("share", "fraction", "0.3")
 
     @property
     def result(self) -> RESULTS:
@@ -48,7 +51,7 @@ def worst_first(equilibrium: EquilibriumSummary) -> np.ndarray:
 
 
 def _fraction_with_margin(prompts: Prompts, order: np.ndarray, **changed: float) -> float | None:
-    """The share of all prompts that settle with margin, those not in `order` not among them; None if too few."""
+    """The fraction of all prompts that settle with margin, those not in `order` not among them; None if too few."""
     M, K = prompts.P.shape[:2]
     restless = M - order.size
     for first in range(0, order.size, prompts.batch):
@@ -59,13 +62,13 @@ def _fraction_with_margin(prompts: Prompts, order: np.ndarray, **changed: float)
     return (M - restless) / M
 
 
-def _lower(name: str, value: float, share_at: Callable[[float], float | None]) -> tuple[float, float] | None:
-    """The largest value below the user's at which enough prompts settle, and their share: down a ladder, bisection."""
+def _lower(name: str, value: float, fraction_at: Callable[[float], float | None]) -> tuple[float, float] | None:
+    """The largest value below the user's at which enough prompts settle, and what fraction: a ladder, bisection."""
     rungs = value * 2.0 ** (-np.arange(1, 81) / 8) if name == "beta" else np.linspace(value, 0, 33)[1:]
     above = value
     for rung in rungs.tolist():
-        share = share_at(rung)
-        if share is not None:
+        fraction = fraction_at(rung)
+        if fraction is not None:
             break
         above = rung
     else:
@@ -73,19 +76,19 @@ def _lower(name: str, value: float, share_at: Callable[[float], float | None]) -
     below = rung
     for _ in range(BISECTIONS):
         middle = (above + below) / 2
-        found = share_at(middle)
+        found = fraction_at(middle)
         if found is None:
             above = middle
         else:
-            below, share = middle, found
-    return below, share
+            below, fraction = middle, found
+    return below, fraction
 
 
 def recommend(prompts: Prompts, order: np.ndarray, own: float, alpha: float, beta: float, lam: float) -> Recommendation:
     """The user's own setting if it is safe with margin; else less beta; else less alpha.
 
-    `order`: the prompts that can settle at some setting, in the order in which to look at them. `own`: the share that
-    settles with margin at the user's setting.
+    `order`: the prompts that can settle at some setting, in the order in which to look at them. `own`: the fraction
+    that settles with margin at the user's setting.
     """
     M = len(prompts.P)
     if own >= ENOUGH:

@@ -18,11 +18,11 @@ from .._rollouts.regimes import Regime, RegimeThresholds, classify
 
 
 class RegimeProbabilities(eqx.Module):
-    """What a loop does under an uncertain P, as shares of its draws.
+    """What a loop does under an uncertain P, as fractions of its draws.
 
     - `probability` (4,), `error` (4,): of each `Regime` in rollouts, and its standard error (of the number of draws).
-    - `stable` (): share of draws whose fixed point is stable. - `radius` (draws,): spectral radius at the fixed points,
-      NaN where `result` (draws,) of the fixed point is not successful. - `regime` (draws,): codes of `Regime`.
+    - `stable` (): fraction of draws whose fixed point is stable. - `radius` (draws,): spectral radius at the fixed
+      points, NaN where `result` (draws,) of the fixed point is not successful. - `regime` (draws,): codes of `Regime`.
     """
 
     probability: Float[Array, " regimes"]

@@ -18,20 +18,20 @@ def advice(found: Diagnosis) -> list[str]:
     lines = []
     where = f"alpha {found.alpha:g}, beta {found.beta:.4g} (TRL's {1 / found.beta:.4g}), lam {found.lam:g}"
     best = found.recommendation
-    share = percent(best.share)
+    fraction = percent(best.fraction)
     if best.changed == "nothing":
         lines.append(
-            f"Keep the setting: at {where} {share} of the prompts settle with margin (radius below {CLOSE:g})."
+            f"Keep the setting: at {where} {fraction} of the prompts settle with margin (radius below {CLOSE:g})."
         )
     elif best.changed == "beta":
         lines.append(
             f"Lower beta from {found.beta:.4g} to {best.beta:.4g}, that is, raise TRL's beta from {1 / found.beta:.4g} "
-            f"to {1 / best.beta:.4g}: then {share} of the prompts settle with margin ({MARGINS})."
+            f"to {1 / best.beta:.4g}: then {fraction} of the prompts settle with margin ({MARGINS})."
         )
     elif best.changed == "alpha":
         lines.append(
             f"Lower alpha from {found.alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
-            f"then {share} of the prompts settle with margin ({MARGINS})."
+            f"then {fraction} of the prompts settle with margin ({MARGINS})."
         )
     else:
         lines.append(
@@ -77,9 +77,9 @@ def number(value: SupportsFloat, digits: int = 3) -> str:
     return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{digits}g}"
 
 
-def percent(share: SupportsFloat) -> str:
-    share = float(share)
-    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
+def percent(fraction: SupportsFloat) -> str:
+    fraction = float(fraction)
+    return "–" if math.isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
 def cycle_words(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
@@ -92,14 +92,14 @@ def cycle_words(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
 
 def reasons(diagnosis: Diagnosis, responses: np.ndarray, which: np.ndarray) -> list[str]:
     """Why each of some prompts is at risk, in a few words; empty where it is not."""
-    found, share = diagnosis.equilibrium, diagnosis.preferences.triangle_share
+    found, fraction = diagnosis.equilibrium, diagnosis.preferences.triangle_fraction
     words = verdicts(found, diagnosis.alpha)
 
     def reason(index: int) -> str:
         match words[index]:
             case "unstable" | "close":
                 cycle = cycle_words(diagnosis, responses, index)
-                return f"cycle {cycle}, {percent(float(share[index]))} of the cyclic part"
+                return f"cycle {cycle}, {percent(float(fraction[index]))} of the cyclic part"
             case "collapsed":
                 top = int(np.argmax(found.policy[index]))
                 return f"{responses[index, top]} takes {percent(float(found.policy[index, top]))}"
@@ -113,7 +113,7 @@ def reasons(diagnosis: Diagnosis, responses: np.ndarray, which: np.ndarray) -> l
 
 
 def verdict_rows(diagnosis: Diagnosis) -> list[list[str]]:
-    """Verdict, number of prompts, their share and what it means, of the verdicts that occur."""
+    """Verdict, number of prompts, their fraction and what it means, of the verdicts that occur."""
     words = verdicts(diagnosis.equilibrium, diagnosis.alpha)
     counts = {verdict: int((words == verdict).sum()) for verdict in VERDICTS}
     return [

@@ -193,7 +193,7 @@ def critical_alpha(loop: MRS, *, largest: float = 0.9999, throw: bool = True) ->
 
 
 def critical_lam(loop: MRS, *, throw: bool = True) -> Critical:
-    r"""The share of on-policy sampling at which a loop first loses stability, in [0, 1].
+    r"""The fraction of on-policy samples at which a loop first loses stability, in [0, 1].
 
     As `critical_beta`, on an even grid; `RESULTS.stable_throughout` (value inf) where even lam = 1 is stable.
 

@@ -99,10 +99,10 @@ class Bracket(eqx.Module):
 
     def trial(self) -> ScalarBlock:
         apart = self.low_height - self.high_height
-        share = jnp.clip(self.low_height / jnp.where(apart == 0, -1.0, apart), 0.0, 1.0)
+        fraction = jnp.clip(self.low_height / jnp.where(apart == 0, -1.0, apart), 0.0, 1.0)
         # Every third step halves the bracket, whatever the function does.
         halve = (self.tries % 3 == 2) | (self.tries >= ILLINOIS_STEPS) | ~jnp.isfinite(apart)
-        return self.low + jnp.where(halve, 0.5, share) * (self.high - self.low)
+        return self.low + jnp.where(halve, 0.5, fraction) * (self.high - self.low)
 
     def after(self, t: ScalarBlock, height: ScalarBlock) -> "Bracket":
         above = height >= 0

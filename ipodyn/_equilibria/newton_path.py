@@ -2,14 +2,14 @@ r"""Newton's method along the path of fixed points from weak to full preference 
 
 With w = log pi up to a constant, the fixed points of a loop with alpha < 1 solve
 
-    w = log pi_ref + share * pull(softmax(w)),     pull = response / (1 - alpha),
+    w = log pi_ref + strength * pull(softmax(w)),     pull = response / (1 - alpha),
 
-at share = 1; at share = 0 the solution is pi_ref. For IPO each share has exactly one solution: the path has no folds.
-Written for w, the equation neither over- nor underflows and excludes no vertex.
+at strength = 1; at strength = 0 the solution is pi_ref. For IPO each strength has exactly one solution: the path
+has no folds. Written for w, the equation neither over- nor underflows and excludes no vertex.
 
 Everything is seen in the local geometry of the solution: vectors are centred by the policy (pi @ x = 0), and
 X = (1 - 1 pi^T) pull' S(pi), with S the softmax Jacobian, is what the derivative of the pull does to them. For IPO,
-X = H diag(pi) with H skew and H pi = 0, so 1 - share * X is the identity plus a skew map in the inner product
+X = H diag(pi) with H skew and H pi = 0, so 1 - strength * X is the identity plus a skew map in the inner product
 weighted by pi: always invertible, and no longer a step than its residual, however strong the signal. Batch axes behind.
 """
 
@@ -93,11 +93,11 @@ class Pull(eqx.Module):
         return jnp.where(self.inside, value * self.rate[None], 0.0), slope, memory_after
 
     def solve(
-        self, slope: PreferenceBlock, share: ScalarBlock, rhs: Float[Array, "K columns *batch"]
+        self, slope: PreferenceBlock, strength: ScalarBlock, rhs: Float[Array, "K columns *batch"]
     ) -> Float[Array, "K columns *batch"]:
-        """`x` with (1 - share * X) x = rhs, for several right-hand sides."""
+        """`x` with (1 - strength * X) x = rhs, for several right-hand sides."""
         K = rhs.shape[0]
-        X = slope * share[None, None]
+        X = slope * strength[None, None]
         if self.is_linear and K <= 4:
             # X has one pair of eigenvalues, +-i omega (none for K = 2): X^3 = -omega^2 X gives the inverse.
             omega_squared = 0 * X[0, 0]
@@ -131,7 +131,7 @@ class _Walk(NamedTuple):
     """
 
     logits: PolicyBlock
-    share: ScalarBlock
+    strength: ScalarBlock
     memory: Any
     reach: ScalarBlock
     since: IntBlock
@@ -158,12 +158,12 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     """One Newton step, stretched along the path as far as its linear model can be trusted."""
     eps = float(jnp.finfo(log_ref.dtype).eps)
     tiny = float(jnp.finfo(log_ref.dtype).tiny)
-    logits, share = walk.logits, walk.share
+    logits, strength = walk.logits, walk.strength
     policy = _softmax(logits)
     value, slope, memory = pull.value_and_slope(policy, walk.memory)
-    miss = jnp.where(pull.inside, log_ref - logits, 0.0) + share[None] * value
+    miss = jnp.where(pull.inside, log_ref - logits, 0.0) + strength[None] * value
     rhs = jnp.stack([policy_centred(miss, policy), policy_centred(value, policy)], axis=1)
-    moves = pull.solve(slope, share, rhs)
+    moves = pull.solve(slope, strength, rhs)
     newton = jnp.where(pull.inside, moves[:, 0], 0.0)
     along = jnp.where(pull.inside, moves[:, 1], 0.0)
 
@@ -176,12 +176,12 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
         return 1 / jnp.maximum(jnp.maximum(length / walk.reach, _max(move * per_rise)), tiny), length
 
     trust, length = trusted(newton)
-    # Go on along the path only from where Newton converges, with the share of the trust that its step leaves.
+    # Go on along the path only from where Newton converges, with the part of the trust that its step leaves.
     stretch = jnp.where(trust >= 2, trusted(along)[0] * (1 - 1 / jnp.maximum(trust, 2.0)), 0.0)
-    arrives = stretch >= 1 - share
-    stretch = jnp.where(arrives, 1 - share, stretch)
+    arrives = stretch >= 1 - strength
+    stretch = jnp.where(arrives, 1 - strength, stretch)
     moved = logits + jnp.minimum(trust, 1.0)[None] * newton + stretch[None] * along
-    share_after = jnp.where(arrives, 1.0, share + stretch)
+    strength_after = jnp.where(arrives, 1.0, strength + stretch)
 
     # Nothing to follow where the pull is the same everywhere: the solution is written down.
     moved = jnp.where(pull.constant[None], jnp.where(pull.inside, log_ref + value, logits), moved)
@@ -189,16 +189,16 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     # A step of size sqrt(eps) leaves an error of order eps, if no rare response is on its way up.
     rising = _max(jnp.where(logits + newton > jnp.log(eps), newton, 0.0))
     small = (length <= jnp.sqrt(eps)) | ((length <= pull.noise) & (length > walk.length / 2))  # all that rounding lets
-    done = (share == 1) & (trust >= 1) & small & (rising < 0.1) | pull.constant
+    done = (strength == 1) & (trust >= 1) & small & (rising < 0.1) | pull.constant
 
-    # Rarely (one in ten thousand at share * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
+    # Rarely (one in ten thousand at strength * pull ~ 1e4) a long step lands where Newton cycles: start anew, shorter.
     # Shorter steps take longer: what was given up too early once would be given up each time.
     patience = (40 + log_ref.shape[0]) * (FIRST_REACH / walk.reach)
     again = ~done & ((walk.since.astype(patience.dtype) >= patience) | ~jnp.isfinite(_sum(moved)))
     hopeless = again & (pull.noise >= 1)  # what rounding adds to a step is longer than the steps that can be trusted
     done, again = done | hopeless, again & ~hopeless
     moved = jnp.where(again[None], log_ref, moved)
-    share_after = jnp.where(again, 0.0, share_after)
+    strength_after = jnp.where(again, 0.0, strength_after)
     reach = jnp.where(again, 0.7 * walk.reach, walk.reach)
     since = jnp.where(again, 0, walk.since + 1)
 
@@ -207,7 +207,7 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
 
     return _Walk(
         kept(logits, topped(moved)),
-        kept(share, share_after),
+        kept(strength, strength_after),
         kept(walk.memory, memory),
         kept(walk.reach, reach),
         kept(walk.since, since),
@@ -257,7 +257,7 @@ def _walk_all(pull: Pull, log_ref: PolicyBlock, walk: _Walk, max_steps: int, apa
 def follow(
     pull: Pull, log_ref: PolicyBlock, start: PolicyBlock | None, max_steps: int, *, apart: bool = False
 ) -> Settled:
-    """The solution at share 1. `start`, logits near it, saves the path; where Newton fails from there, it is taken.
+    """The solution at strength 1. `start`, logits near it, saves the path; where Newton fails from there, it is taken.
 
     How far the answer is off is not looked into: `error` is 1.
     """
@@ -265,8 +265,8 @@ def follow(
     zero = jnp.zeros(log_ref.shape[1:], log_ref.dtype)
     count = jnp.zeros(log_ref.shape[1:], jnp.int32)
     begin = log_ref if start is None else jnp.where(pull.inside, topped(start), log_ref)
-    share = zero if start is None else zero + 1
+    strength = zero if start is None else zero + 1
     no = jnp.zeros(zero.shape, bool)
-    walk = _Walk(begin, share, pull.init(), zero + FIRST_REACH, count, zero + jnp.inf, no, count)
+    walk = _Walk(begin, strength, pull.init(), zero + FIRST_REACH, count, zero + jnp.inf, no, count)
     walk = _walk_all(pull, log_ref, walk, max_steps, apart)
     return Settled(walk.logits, jnp.ones_like(zero), walk.count)

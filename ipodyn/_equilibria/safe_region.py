@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._loops.mrs import MRS
 from .._numerics.checks import check_policy, check_positive, check_preference, check_unit_interval
+from .._numerics.deprecation import renamed_attribute, renamed_keywords
 from .._numerics.results import RESULTS, choose, throw_unless_successful
 from .._numerics.simplex import entropy
 from .._numerics.types import PolicyLike, Scalar
@@ -27,21 +28,23 @@ class SafeRegion(eqx.Module):
     - `value` (): the largest safe value of the parameter that was left open. - `limits` (M,): that of each matrix
       alone; the upper bound where it is safe all the way, the lower one where it is safe nowhere.
     - `binding` (M,): the matrices whose limit is `value`: those that keep it from growing. - `unsafe` (M,): those
-      given up, because only a share was asked for. - `share` (): share of the matrices safe at `value`.
+      given up, because only a fraction was asked for. - `fraction` (): of the matrices that are safe at `value`.
     - `radius`, `entropy` (M,): spectral radius and fixed-point entropy (nats) at `value`.
-    - `result`: `RESULTS.successful`, or `RESULTS.infeasible` where not even the lower bound is safe for the share asked
-      (then `value` is that bound). - `parameter`: the name of the parameter.
+    - `result`: `RESULTS.successful`, or `RESULTS.infeasible` where not even the lower bound is safe for the fraction
+      asked (then `value` is that bound). - `parameter`: the name of the parameter.
     """
 
     value: Scalar
     limits: Float[Array, " M"]
     binding: Bool[Array, " M"]
     unsafe: Bool[Array, " M"]
-    share: Scalar
+    fraction: Scalar
     radius: Float[Array, " M"]
     entropy: Float[Array, " M"]
     result: RESULTS
     parameter: str = eqx.field(static=True)
+
+    share = renamed_attribute("share", "fraction", "0.3")
 
 
 class _Look(eqx.Module):
@@ -65,6 +68,8 @@ class _Question(eqx.Module):
     entropy_min: Scalar
     objective: AbstractObjective
     parameter: str = eqx.field(static=True)
+
+    share = renamed_attribute("share", "fraction", "0.3")
 
     def look(self, value: Float[Array, " M"], near: Float[Array, "K M"] | None = None) -> _Look:
         """The fixed points at a value for each matrix, found from policies nearby."""
@@ -114,13 +119,14 @@ def _limits(question: _Question, low: Scalar, high: Scalar) -> _Limits:
     return _Limits(jnp.where(at < 1, question.value(low, high, at), high), found.starts_above, found.carry)
 
 
+@renamed_keywords("0.3", share="fraction")
 def safe_region(
     P: ArrayLike,
     *,
     alpha: float | None = None,
     beta: float | None = None,
     lam: float | None = None,
-    share: float = 1.0,
+    fraction: float = 1.0,
     radius_max: float = 1.0,
     entropy_min: float = 0.0,
     bounds: tuple[float, float] | None = None,
@@ -129,15 +135,16 @@ def safe_region(
     objective: AbstractObjective | None = None,
     throw: bool = True,
 ) -> SafeRegion:
-    r"""The largest value of one parameter at which a given share of the matrices is stable, with margin.
+    r"""The largest value of one parameter at which a given fraction of the matrices is stable, with margin.
 
     Leave one of `alpha`, `beta`, `lam` open: it is raised from its lower bound until \(\rho(J) \ge \rho_{max}\) or
     \(H(\pi^*)\) falls below the floor, for each matrix; the answer is safe all the way up to it. (The radius need not
     grow with beta: what lies above the first unsafe value is not called safe.)
 
-    - `P`: shape (M, K, K) or (K, K). - `share` in (0, 1]: of the matrices. - `radius_max` in (0, 1]: spectral radius to
-      stay below. - `entropy_min`: in nats, at least 0. - `bounds`: where to look; None is (0, 0.999) for alpha, (0.001,
-      1000) for beta, (0, 1) for lam. - `pi_ref`, `pi_0`: shape (K,); None is uniform. - `objective`: None is `IPO()`.
+    - `P`: shape (M, K, K) or (K, K). - `fraction` in (0, 1]: of the matrices. - `radius_max` in (0, 1]: spectral radius
+      to stay below. - `entropy_min`: in nats, at least 0. - `bounds`: where to look; None is (0, 0.999) for alpha,
+      (0.001, 1000) for beta, (0, 1) for lam. - `pi_ref`, `pi_0`: shape (K,); None is uniform. - `objective`: None is
+      `IPO()`.
 
     Returns a `SafeRegion`; raises its sentence (or returns it with `throw=False`) where nothing is safe.
 
@@ -152,7 +159,7 @@ def safe_region(
     dtype = matrices.dtype
     given = {name: value for name, value in (("alpha", alpha), ("beta", beta), ("lam", lam)) if value is not None}
     parameter, (low, high) = _range(given, bounds)
-    _check(share, radius_max, entropy_min, K)
+    _check(fraction, radius_max, entropy_min, K)
 
     def policies(policy: PolicyLike | None, name: str) -> Array:
         row = np.full(K, 1 / K) if policy is None else np.asarray(check_policy(np.asarray(policy), K, name=name))
@@ -171,10 +178,10 @@ def safe_region(
     ends = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
     found = _limits(question, *ends)
     limits = found.value
-    value = jnp.sort(limits)[M - math.ceil(share * M - 1e-9)]
+    value = jnp.sort(limits)[M - math.ceil(fraction * M - 1e-9)]
     look = _limits(question, value, value).look
     safe = look.safe | ((limits >= value) & ~found.nowhere)
-    enough = jnp.sum(safe) >= math.ceil(share * M - 1e-9)
+    enough = jnp.sum(safe) >= math.ceil(fraction * M - 1e-9)
     result = choose(enough, RESULTS.successful, RESULTS.infeasible)
     close = jnp.abs(limits - value) <= 64 * float(jnp.finfo(dtype).eps) * jnp.abs(value)
     binding = close & (limits < ends[1])
@@ -200,9 +207,9 @@ def _range(given: dict[str, float], bounds: tuple[float, float] | None) -> tuple
     return parameter, (low, high)
 
 
-def _check(share: float, radius_max: float, entropy_min: float, K: int) -> None:
-    if not 0 < share <= 1:
-        raise ValueError(f"`share` is {share}; it must be in (0, 1].")
+def _check(fraction: float, radius_max: float, entropy_min: float, K: int) -> None:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"`fraction` is {fraction}; it must be in (0, 1].")
     if not 0 < radius_max <= 1:
         raise ValueError(f"`radius_max` is {radius_max}; it must be in (0, 1]: a loop is stable below 1.")
     if not 0 <= entropy_min < math.log(K):

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._loops.loop import where
 from .._loops.mrs import MRS
+from .._numerics.deprecation import renamed_attribute
 from .._numerics.results import RESULTS, choose, throw_unless_successful
 from .._numerics.types import Policy, PolicyLike, Scalar, as_float
 from .equilibrium import equilibrium
@@ -23,7 +24,7 @@ WEIGHT = 10.0  # of the penalty on radii above the limit
 class Tuned(eqx.Module):
     """What `tune` found.
 
-    - `alpha`, `beta`, `lam` (): the setting. - `value` (): the functional there, averaged over the matrices.
+    - `alpha`, `beta`, `lam` (): the setting. - `functional_value` (): the functional there, averaged over the matrices.
     - `radius` (M,): spectral radius per matrix, at most `radius_max` when the result is successful; `policies` (M, K):
       the fixed points. - `result`: `RESULTS.successful`, or `RESULTS.infeasible` if no setting tried was stable enough
       (then the numbers are those of the start). - `num_steps` (): optimiser steps.
@@ -32,11 +33,13 @@ class Tuned(eqx.Module):
     alpha: Scalar
     beta: Scalar
     lam: Scalar
-    value: Scalar
+    functional_value: Scalar
     radius: Float[Array, " M"]
     policies: Float[Array, "M K"]
     result: RESULTS
     num_steps: Int[Array, ""]
+
+    value = renamed_attribute("value", "functional_value", "0.3")
 
 
 class _Box(eqx.Module):
@@ -60,7 +63,7 @@ class _Box(eqx.Module):
 class _Point(eqx.Module):
     """A setting with everything that is asked of it."""
 
-    value: Scalar
+    functional_value: Scalar
     radius: Float[Array, " M"]
     policies: Float[Array, "M K"]
     solved: Bool[Array, ""]
@@ -119,7 +122,7 @@ def tune(
         parameters["alpha"],
         parameters["beta"],
         parameters["lam"],
-        best.value,
+        best.functional_value,
         best.radius,
         best.policies,
         result,
@@ -176,12 +179,12 @@ class _Task(eqx.Module):
     def lagrangian(self, x: Float[Array, " n"], multiplier: Float[Array, " M"]) -> tuple[Scalar, _Point]:
         point = self.at(x)
         excess = jnp.maximum(point.radius - self.limit + multiplier / WEIGHT, 0.0)
-        return -point.value + 0.5 * WEIGHT * jnp.sum(excess**2), point
+        return -point.functional_value + 0.5 * WEIGHT * jnp.sum(excess**2), point
 
     def better(self, new: tuple[Any, _Point], best: tuple[Any, _Point]) -> tuple[Any, _Point]:
         """Coordinates with their point, or the best ones so far."""
         feasible, known = _feasible(new[1], self.limit), _feasible(best[1], self.limit)
-        improved = feasible & (~known | (new[1].value > best[1].value))
+        improved = feasible & (~known | (new[1].functional_value > best[1].functional_value))
         return where(improved, new, best)
 
 

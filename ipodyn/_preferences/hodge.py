@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._numerics.deprecation import renamed_attribute
 from .._numerics.types import PolicyBlock, PreferenceBlock, PreferenceLike, ScalarBlock
 from .structure import as_matrix
 
@@ -17,7 +18,7 @@ class HodgeSplit(eqx.Module):
     - `score`: shape (K,), the potential, mean zero. - `gradient`, `cyclic`: shape (K, K), the two skew parts.
     - `triangles`: shape (T, 3), the T = K (K - 1) (K - 2) / 6 triples i < j < k. - `curl`: shape (T,), how far round
       each the preferences run: above 0 i over j over k over i, below 0 the other way.
-    - `share`: shape (T,), each triangle's share of the cyclic energy, summing to 1; all 0 where there is none.
+    - `fraction`: shape (T,), each triangle's part of the cyclic energy, summing to 1; all 0 where there is none.
     - `gradient_energy`, `cyclic_energy`: (), sums of squares over pairs i < j.
     """
 
@@ -26,15 +27,18 @@ class HodgeSplit(eqx.Module):
     cyclic: PreferenceBlock
     triangles: Int[Array, "T 3"]
     curl: Float[Array, "T *batch"]
-    share: Float[Array, "T *batch"]
+    fraction: Float[Array, "T *batch"]
     gradient_energy: ScalarBlock
     cyclic_energy: ScalarBlock
 
     @property
-    def cyclic_share(self) -> ScalarBlock:
+    def cyclic_fraction(self) -> ScalarBlock:
         """The cyclic energy over the whole; 0 where every pair ties."""
         total = self.gradient_energy + self.cyclic_energy
         return jnp.where(total > 0, self.cyclic_energy / jnp.where(total > 0, total, 1.0), 0.0)
+
+    share = renamed_attribute("share", "fraction", "0.3")
+    cyclic_share = renamed_attribute("cyclic_share", "cyclic_fraction", "0.3")
 
 
 def hodge_split(P: PreferenceLike) -> HodgeSplit:
@@ -43,7 +47,7 @@ def hodge_split(P: PreferenceLike) -> HodgeSplit:
     s is the least-squares potential on the complete graph, the row means of \(A = (P - P^\top)/2\), and C sums to zero
     in every row. The parts are orthogonal. C is spread over three-cycles: with
     \(\mathrm{curl}_{ijk} = A_{ij} + A_{jk} + A_{ki}\), \(C_{ij} = \frac1K \sum_k \mathrm{curl}_{ijk}\) and its energy
-    is \(\frac1K\sum_{i<j<k} \mathrm{curl}_{ijk}^2\), which gives each triangle its share.
+    is \(\frac1K\sum_{i<j<k} \mathrm{curl}_{ijk}^2\), which gives each triangle its part.
 
     - `P`: shape (K, K), one matrix; batch with `jax.vmap`. Memory O(K^3).
 
@@ -54,7 +58,7 @@ def hodge_split(P: PreferenceLike) -> HodgeSplit:
 
     >>> import ipodyn
     >>> split = ipodyn.hodge_split(ipodyn.problems.three_cycle(0.3))
-    >>> split.triangles.tolist(), round(float(split.curl[0]), 6), round(float(split.cyclic_share), 6)
+    >>> split.triangles.tolist(), round(float(split.curl[0]), 6), round(float(split.cyclic_fraction), 6)
     ([[0, 1, 2]], 0.9, 1.0)
     """
     P = as_matrix(P)
@@ -68,14 +72,14 @@ def hodge_split(P: PreferenceLike) -> HodgeSplit:
     curl = skew[i, j] + skew[j, k] + skew[k, i]
     squares = curl**2
     total = jnp.sum(squares)
-    share = jnp.where(total > 0, squares / jnp.where(total > 0, total, 1.0), 0.0)
+    fraction = jnp.where(total > 0, squares / jnp.where(total > 0, total, 1.0), 0.0)
     return HodgeSplit(
         score=score,
         gradient=gradient,
         cyclic=cyclic,
         triangles=jnp.asarray(triangles),
         curl=curl,
-        share=share,
+        fraction=fraction,
         gradient_energy=jnp.sum(gradient**2) / 2,
         cyclic_energy=jnp.sum(cyclic**2) / 2,
     )

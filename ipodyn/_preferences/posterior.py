@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._numerics.checks import check_positive
+from .._numerics.randomness import RandomKey, host_seed
 from .._numerics.types import Counts, ScalarLike, as_float
 from .pairs import both_ways, from_upper
 
@@ -45,15 +46,15 @@ def posterior_preferences(
 
 
 def posterior_of_prompts(
-    seed: int, prompts: np.ndarray, wins: Float[np.ndarray, "n K K"], *, num_draws: int, prior: float
+    key: RandomKey, prompts: np.ndarray, wins: Float[np.ndarray, "n K K"], *, num_draws: int, prior: float
 ) -> Float[np.ndarray, "n draws pairs"]:
     """Draws as of `posterior_preferences` for many prompts: of the pairs i < j, each prompt from a stream of its own.
 
-    - `prompts` (n,): their places in the set, which with the seed alone decide what is drawn. - `wins`: their counts.
+    - `prompts` (n,): their places in the set, which with the key alone decide what is drawn. - `wins`: their counts.
 
     By NumPy on the host: compiling JAX's sampler takes longer than all that a diagnosis does with the draws.
     """
-    word = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    word = np.random.SeedSequence(host_seed(key)).generate_state(1, np.uint64)[0]
     bits = np.random.Philox(key=np.array([word, 0], np.uint64))
     generator, state = np.random.Generator(bits), bits.state
     a, b = posterior_parameters(wins, prior)
@@ -66,7 +67,7 @@ def posterior_of_prompts(
 
 
 def bootstrap_preferences(key: PRNGKeyArray, wins: Counts, *, num_draws: int = 256) -> Float[Array, "draws K K"]:
-    r"""Bootstrap draws of shares of wins, every pair's comparisons drawn again: \(B(N_{ij}, W_{ij}/N_{ij})/N_{ij}\).
+    r"""Bootstrap draws of P, every pair's comparisons drawn again: \(B(N_{ij}, W_{ij}/N_{ij})/N_{ij}\).
 
     - `wins`: shape (K, K), counts >= 0; a pair that was never compared stays 1/2. A pair that one side always won does
       not vary: where counts are small `posterior_preferences` is the honest one.
@@ -74,7 +75,7 @@ def bootstrap_preferences(key: PRNGKeyArray, wins: Counts, *, num_draws: int = 2
     wins = _one_table(wins)
     won, lost = both_ways(wins)
     number = won + lost
-    share = jnp.where(number > 0, won / jnp.maximum(number, 1.0), 0.5)
-    drawn = jax.random.binomial(key, number, share, (num_draws, number.size), dtype=wins.dtype)
+    frequency = jnp.where(number > 0, won / jnp.maximum(number, 1.0), 0.5)
+    drawn = jax.random.binomial(key, number, frequency, (num_draws, number.size), dtype=wins.dtype)
     upper = jnp.where((number > 0)[None], drawn / jnp.maximum(number, 1.0)[None], 0.5)
     return from_upper(upper, wins.shape[0])

@@ -28,7 +28,7 @@ class Axiom(eqx.Module):
     - `margin` (): the least `score[i] - score[j]` over the pairs (i, j) that it names, in the unit of the scores; +inf
       where it names none, NaN where such a score is NaN (and then it does not hold).
     - `applies` (): whether the premise is met (there is a Condorcet winner; the Smith set leaves someone out; P is
-      transitive). Where it is not, the axiom holds vacuously: leave such matrices out of shares.
+      transitive). Where it is not, the axiom holds vacuously: leave such matrices out of fractions.
     """
 
     holds: BoolBlock

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.checks import host_value
+from .._numerics.deprecation import renamed_keywords
 from .._numerics.matrix_game import Game, factored, solve_game
 from .._numerics.results import RESULTS, choose, throw_unless_successful
 from .._numerics.simplex import kl_divergence
@@ -23,12 +24,12 @@ STEPS = 100
 Rows = Float[Array, " M"]
 
 
-def _checked(P: PreferenceLike, share: ScalarLike, criterion: str) -> tuple[Preference, Pairs, Scalar]:
+def _checked(P: PreferenceLike, fraction: ScalarLike, criterion: str) -> tuple[Preference, Pairs, Scalar]:
     P = one_matrix(P)
-    known = host_value(share)
+    known = host_value(fraction)
     if known is not None and not 0 < known < 1:
-        raise ValueError(f"`share` is {known}; it must be in (0, 1): a share of the best margin.")
-    return P, criterion_pairs(P, criterion), as_float(share, P)
+        raise ValueError(f"`fraction` is {known}; it must be in (0, 1): a fraction of the best margin.")
+    return P, criterion_pairs(P, criterion), as_float(fraction, P)
 
 
 def _game(coefficients: Excess, pairs: Pairs, columns: Bool[Array, " K"]) -> Game:
@@ -62,7 +63,7 @@ def _finished(
 
 
 @jax.jit
-def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
+def _sparsest(P: Preference, pairs: Pairs, fraction: Scalar) -> Sampler:
     K = P.shape[0]
     coefficients = excess(P, P)
     everything = jnp.ones(K, bool)
@@ -71,7 +72,7 @@ def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
         supports = jnp.asarray((codes[:, None] >> np.arange(K)[None]) % 2 == 1)
         games = jax.vmap(lambda columns: _game(coefficients, pairs, columns))(supports)
         full = jax.tree.map(lambda leaf: leaf[-1], games)
-        enough = games.lower >= share * full.lower
+        enough = games.lower >= fraction * full.lower
         sizes = jnp.sum(supports, axis=1).astype(P.dtype)
         # Among the smallest the one with the largest margin, which adds less than one response.
         key = jnp.where(enough, sizes - 0.5 * games.lower / jnp.where(full.lower > 0, full.lower, 1.0), jnp.inf)
@@ -85,7 +86,7 @@ def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
             fewer = jnp.where(possible[:, None], fewer, everything[None])
             lower = jnp.where(possible, jax.vmap(lambda c: _game(coefficients, pairs, c).lower)(fewer), -jnp.inf)
             best = jnp.argmax(lower)
-            return jnp.where(lower[best] >= share * full.lower, fewer[best], columns), None
+            return jnp.where(lower[best] >= fraction * full.lower, fewer[best], columns), None
 
         columns, _ = jax.lax.scan(drop, everything, None, length=K - 1)
         chosen = _game(coefficients, pairs, columns)
@@ -93,16 +94,17 @@ def _sparsest(P: Preference, pairs: Pairs, share: Scalar) -> Sampler:
     return _finished(mu, full, jnp.full(K, 1 / K, P.dtype), coefficients, pairs, value)
 
 
+@renamed_keywords("0.3", share="fraction")
 def sparsest_sampler(
-    P: PreferenceLike, criterion: Criterion = "smith", *, share: ScalarLike = 0.5, throw: bool = True
+    P: PreferenceLike, criterion: Criterion = "smith", *, fraction: ScalarLike = 0.5, throw: bool = True
 ) -> Sampler:
-    r"""A sampling distribution on as few responses as keep a given share of the best margin.
+    r"""A sampling distribution on as few responses as keep a given fraction of the best margin.
 
     Up to K = 8 the smallest support there is, by solving the game on all \(2^K - 1\) of them; among the smallest, the
     one with the largest margin. Above, responses are left out one at a time, each time the one that costs least: none
     of those that are left can be spared, but a smaller support of other responses is not excluded.
 
-    - `P`, `criterion`, `throw`: as in `design_sampler`. - `share`: of the best margin to keep, in (0, 1).
+    - `P`, `criterion`, `throw`: as in `design_sampler`. - `fraction`: of the best margin to keep, in (0, 1).
 
     First derivatives in P are those of `margin` and `bound`, while the support stays; `mu` has one where it is the only
     optimum on its support.
@@ -116,8 +118,8 @@ def sparsest_sampler(
     >>> [round(float(m), 6) for m in ipodyn.sparsest_sampler(P, "condorcet").mu]
     [1.0, 0.0, 0.0]
     """
-    P, pairs, share = _checked(P, share, criterion)
-    found = _sparsest(P, pairs, share)
+    P, pairs, fraction = _checked(P, fraction, criterion)
+    found = _sparsest(P, pairs, fraction)
     return throw_unless_successful(found, found.result) if throw else found
 
 
@@ -212,7 +214,7 @@ def _central_jvp(primals, tangents):
 
 
 @jax.jit
-def _closest(P: Preference, pairs: Pairs, near: Policy, share: Scalar) -> tuple[Sampler, Scalar]:
+def _closest(P: Preference, pairs: Pairs, near: Policy, fraction: Scalar) -> tuple[Sampler, Scalar]:
     K = P.shape[0]
     coefficients = excess(P, P)
     game = _game(coefficients, pairs, jnp.ones(K, bool))
@@ -220,7 +222,7 @@ def _closest(P: Preference, pairs: Pairs, near: Policy, share: Scalar) -> tuple[
     feasible = (game.lower > 0) & jnp.any(rows)
     value = jnp.where(feasible, game.lower, 1.0)
     # Where there is nothing to ask the same programme runs, with margins that hold everywhere.
-    dual = _Dual(B, rows | ~feasible, near, jnp.where(feasible, share * value, -2.0))
+    dual = _Dual(B, rows | ~feasible, near, jnp.where(feasible, fraction * value, -2.0))
     y = _central(*dual)
     x = jax.nn.softmax(dual.logits(y))
     mu = jnp.where(feasible, x, near)
@@ -235,7 +237,7 @@ class ClosestSampler(eqx.Module):
     """What `closest_sampler` found.
 
     - `sampler`: the `Sampler`. - `kl` (): KL(mu || near) in nats. - `gap` (): no admissible distribution has a
-      divergence below `kl` - `gap`, and the margin falls short of its share by at most `gap`.
+      divergence below `kl` - `gap`, and the margin falls short of what was asked by at most `gap`.
     """
 
     sampler: Sampler
@@ -248,42 +250,44 @@ class ClosestSampler(eqx.Module):
         return self.sampler.result
 
 
+@renamed_keywords("0.3", share="fraction")
 def closest_sampler(
     P: PreferenceLike,
     criterion: Criterion = "smith",
     *,
     near: PolicyLike | None = None,
-    share: ScalarLike = 0.5,
+    fraction: ScalarLike = 0.5,
     throw: bool = True,
 ) -> ClosestSampler:
-    r"""The least skewed sampling distribution: the closest to a given one that keeps a share of the best margin.
+    r"""The least skewed sampling distribution: the closest to a given one that keeps a fraction of the best margin.
 
-    \(\min_\mu \mathrm{KL}(\mu \,\|\, \nu)\) subject to \((P\mu)_i - (P\mu)_j \ge\) `share` times the best margin:
+    \(\min_\mu \mathrm{KL}(\mu \,\|\, \nu)\) subject to \((P\mu)_i - (P\mu)_j \ge\) `fraction` times the best margin:
     convex, with \(\mu \propto \nu \exp(B^\top y)\) at the optimum, y >= 0 on the pairs.
 
     - `P`, `criterion`, `throw`: as in `design_sampler`. - `near`: shape (K,), positive; None is uniform.
-    - `share`: in (0, 1). At 1 the margin is the best and nothing is left to choose; near it the support is nearly lost.
+    - `fraction`: in (0, 1). At 1 the margin is the best and no choice is left; near it the support is nearly lost.
 
     Returns a `ClosestSampler` with a certified duality gap. Its sampler has full support, and its `bound` is the best
     margin. Vacuous criteria give `near`. Raises `RESULTS.max_steps_reached` where the gap is above eps^0.5 (1.5e-8, or
     3.5e-4 in float32), and else as `design_sampler`.
 
-    First derivatives in P, `near` and `share`, by the implicit function theorem on the optimality conditions, wherever
-    the same constraints stay active (elsewhere `mu` has a kink, and they are one side's); those of `gap` are 0.
+    First derivatives in P, `near` and `fraction`, by the implicit function theorem on the optimality conditions,
+    wherever the same constraints stay active (elsewhere `mu` has a kink, and they are one side's); those of `gap` are
+    0.
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)
-    >>> found = ipodyn.closest_sampler(P, "condorcet", share=0.5)
+    >>> found = ipodyn.closest_sampler(P, "condorcet", fraction=0.5)
     >>> round(float(found.sampler.margin), 6), bool(found.gap < 1e-9)
     (0.05, True)
     """
-    P, pairs, share = _checked(P, share, criterion)
+    P, pairs, fraction = _checked(P, fraction, criterion)
     K = P.shape[0]
     reference = jnp.full(K, 1 / K, P.dtype) if near is None else as_float(near, P)
     if not isinstance(reference, Tracer) and not bool(np.all(np.asarray(reference) > 0)):
-        raise ValueError(f"`near` is {reference}; every response needs a positive share.")
+        raise ValueError(f"`near` is {reference}; every response needs a positive probability.")
     reference = reference / jnp.sum(reference)
-    sampler, gap = _closest(P, pairs, reference, share)
+    sampler, gap = _closest(P, pairs, reference, fraction)
     settled = choose(gap <= jnp.sqrt(jnp.finfo(P.dtype).eps), sampler.result, RESULTS.max_steps_reached)
     sampler = eqx.tree_at(lambda s: s.result, sampler, settled)
     found = ClosestSampler(sampler, kl_divergence(sampler.mu, reference), gap)

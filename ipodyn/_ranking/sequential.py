@@ -39,7 +39,7 @@ def log_marginal(wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
 def mixture_interval(wins: np.ndarray, losses: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
     """The p that the mixture martingale has not excluded at level `error`, lower and upper end, elementwise."""
     limit = log_marginal(wins, losses) + np.log(error)  # p is in while its log-likelihood is above this
-    share = wins / np.maximum(wins + losses, 1)
+    frequency = wins / np.maximum(wins + losses, 1)
 
     def inside(p: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -48,7 +48,7 @@ def mixture_interval(wins: np.ndarray, losses: np.ndarray, error: float) -> tupl
 
     ends = []
     for out in (0.0, 1.0):
-        far, near = np.full(share.shape, out), share.copy()
+        far, near = np.full(frequency.shape, out), frequency.copy()
         for _ in range(BISECTIONS):
             middle = 0.5 * (far + near)
             into = inside(middle)

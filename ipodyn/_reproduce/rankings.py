@@ -14,7 +14,7 @@ def rankings(config: Config, material: Material, progress: ProgressCallback | No
     data = audit(P, attributes={"source": material.source, "synthetic": material.synthetic})
     if progress is not None:
         progress(1, 2)
-    fraction, number = np.asarray(data["share"]), np.asarray(data["number"])
+    fraction, number = np.asarray(data["fraction"]), np.asarray(data["number"])
     axes = [[str(name) for name in data[axis].values] for axis in ("objective", "sampler", "axiom")]
     places = [x.ravel() for x in np.indices(fraction.shape)]
     columns = {
@@ -28,7 +28,7 @@ def rankings(config: Config, material: Material, progress: ProgressCallback | No
 
     def of(source, objective: str, sampler: str, axiom: str) -> dict[str, float | int | None]:
         cell = source.sel(objective=objective, sampler=sampler, axiom=axiom)
-        value = float(cell["share"])
+        value = float(cell["fraction"])
         return {"fraction": None if np.isnan(value) else value, "matrices": int(cell["number"])}
 
     findings: dict = {

@@ -34,7 +34,7 @@ def audit(data: "xarray.Dataset", *, title: str = "") -> "matplotlib.figure.Figu
     >>> figure.axes[0].get_title(loc="left")
     'Condorcet winner on top (1 matrix)'
     """
-    missing = [name for name in ("share", "number", "applies") if name not in data]
+    missing = [name for name in ("fraction", "number", "applies") if name not in data]
     if missing:
         raise ValueError(f"`data` has no {', '.join(missing)}: give the dataset that `ipodyn.audit` returned.")
     axioms = [str(name) for name in data["axiom"].values]
@@ -43,7 +43,7 @@ def audit(data: "xarray.Dataset", *, title: str = "") -> "matplotlib.figure.Figu
     figure = new_figure(width, 1.5 + 0.5 * len(samplers))
     for axes, axiom in zip(figure.subplots(1, len(axioms), squeeze=False)[0], axioms, strict=True):
         of = data.sel(axiom=axiom).transpose("matrix", "sampler", "objective")
-        fraction, number = np.asarray(of["share"]), np.asarray(of["number"])
+        fraction, number = np.asarray(of["fraction"]), np.asarray(of["number"])
         applies = int(of["applies"].values.sum())
         colours = np.where(np.isnan(fraction)[..., None], 0.94, tint("#0072B2", 0.85 * np.nan_to_num(fraction)))
         axes.imshow(colours, aspect="auto")
