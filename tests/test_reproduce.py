@@ -293,5 +293,5 @@ def test_claims_on_real_data(best_extracts, tmp_path, name):
     judged = {item.claim.name: item for item in figures.judge_claims(found) if item.verdict != "not run"}
     assert len(judged) == 11
     assert not best_extracts.published or {item.verdict for item in judged.values()} == {"agrees"}, [
-        (key, item.verdict, item.found) for key, item in judged.items() if item.verdict != "agrees"
+        (key, item.verdict, item.evidence) for key, item in judged.items() if item.verdict != "agrees"
     ]

@@ -69,8 +69,6 @@ class _Question(eqx.Module):
     objective: AbstractObjective
     parameter: str = eqx.field(static=True)
 
-    share = renamed_attribute("share", "fraction", "0.3")
-
     def look(self, value: Float[Array, " M"], near: Float[Array, "K M"] | None = None) -> _Look:
         """The fixed points at a value for each matrix, found from policies nearby."""
         fields = {name: jnp.broadcast_to(x, value.shape) for name, x in self.parameters.items()}
