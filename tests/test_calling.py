@@ -95,7 +95,7 @@ def test_an_objective_is_first_or_given_by_name():
 
 
 def test_randomness_comes_from_a_key():
-    """A `key`, first where random things are made, by name or behind the loop where it is run; no seeds, no generators."""
+    """A `key`, first where random things are made, else by name or behind the loop; no seeds, no generators."""
     for function, place, parameters in places("key"):
         starts = any(parameter.name == "policy0" for parameter in parameters)  # whose place is second
         assert place in ((0, None) if starts else (0, 1, None)), function
@@ -114,7 +114,7 @@ def test_value_is_that_of_the_parameter_that_was_searched_for():
     """A result has a `value` only where the answer is one number: the critical one, the largest safe, the smallest."""
     results = {name: value for name, value in vars(ipodyn).items() if dataclasses.is_dataclass(value)}
     having = {name for name, value in results.items() if "value" in {field.name for field in dataclasses.fields(value)}}
-    assert having == {"Critical", "SafeRegion", "SmallestSample"}
+    assert having == {"Critical", "Damping", "SafeRegion", "SmallestSample"}
 
 
 # Old spellings, each beside the new one; both give the same numbers.

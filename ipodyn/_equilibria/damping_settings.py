@@ -12,7 +12,7 @@ from .damping import damped
 class DampingSettings(eqx.Module):
     """Ways to damp a loop by s, each in the terms of a trainer; `str` is `describe()`.
 
-    - `s` (): the damping. - `reference` (): alpha_s, the weight of the current policy in the reference of each round, in
+    - `s` (): the damping. - `reference` (): alpha_s, weight of the current policy in the reference of each round, in
       log space. - `beta` (): beta_s. - `trl_beta_factor` (): 1 / s, what TRL's `beta` is multiplied by.
     - `gradient_time` (): steps times learning rate of a round that stops early, the same only if all pairs are sampled
       alike; inf for s >= 1.
