@@ -247,6 +247,11 @@ INSIDE = {
     "AbstractRound.jacobian": ("stability", "DPO"),
     "IPO.response": ("AbstractLoop.__call__", "IPO"),
     "DPO.response": ("AbstractLoop.__call__", "DPO"),
+    "IPO.fit_wins": ("empirical_score", "IPO"),
+    "DPO.fit_wins": ("empirical_score", "DPO"),
+    **dict.fromkeys(
+        [f"ScoreResponse.{what}" for what in ("of", "init", "__call__", "attempt")], ("AbstractLoop.__call__", "DPO")
+    ),
 }
 
 # Rows whose second derivatives are not claimed, as their documentation says.
@@ -269,6 +274,7 @@ EXCEPTIONS = {
             *("has_cycle", "strong_order", "copeland_scores", "Stability.stable", "Transitivity.weak"),
             *("Transitivity.moderate", "Transitivity.strong", "AbstractRound.is_iterative", "AbstractRound.result"),
             *("AbstractRound.stands", "ConvergenceCertificate.certified", "ConvergenceCertificate.rounds"),
+            "ScoreResponse.result",
             *(
                 "LocalCertificate.certified",
                 "Basin.contains",
@@ -303,6 +309,7 @@ EXCEPTIONS = {
     **dict.fromkeys(
         [
             *(f"AbstractObjective.{what}" for what in ("solve_score", "improve_score", "pair_losses", "response")),
+            "AbstractObjective.fit_wins",
             *(f"AbstractLoop.{what}" for what in ("start", "step", "logits", "rest", "round")),
             *(f"AbstractRound.{what}" for what in ("start", "__call__", "logits", "attempt")),
         ],

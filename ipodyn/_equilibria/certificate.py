@@ -8,10 +8,9 @@ from .._loops.loop import start_policy
 from .._loops.mrs import MRS
 from .._numerics.checks import check_positive
 from .._numerics.results import RESULTS
-from .._numerics.simplex import kl_divergence, supported
+from .._numerics.simplex import kl_divergence, mixture, supported
 from .._numerics.skew import safe_sqrt, skew_part, squared_frequencies
 from .._numerics.types import BoolBlock, PolicyBlock, PreferenceBlock, ScalarBlock, ScalarLike, VectorLike, as_float
-from .._objectives.dpo import DPO
 from .fixed_point import solve_fixed_point
 from .metric import best_norm, projected, squared_norm
 from .stability import contraction_rate
@@ -142,7 +141,7 @@ def solve_certificate(loop: MRS, metric: str = "euclidean") -> ConvergenceCertif
     if loop.objective.is_linear:
         gain, least = convergence_gains(loop, metric)
         return ConvergenceCertificate(jnp.maximum(loop.alpha, loop.alpha**2 + gain**2), gain, least, loop)
-    if not isinstance(loop.objective, DPO):
+    if not loop.objective.is_bradley_terry:
         raise ValueError(f"`objective` is {type(loop.objective).__name__}; certificates are known for IPO() and DPO().")
     gain = _dpo_gain(loop)
     return ConvergenceCertificate(jnp.maximum(loop.alpha, (loop.alpha + gain) ** 2), gain, None, loop)
@@ -152,7 +151,7 @@ def _dpo_gain(loop: MRS) -> ScalarBlock:
     """beta Lambda / 4 with osc(r(mu) - r(mu*)) <= Lambda TV(pi, pi*); inf where there is no fixed point."""
     K, tiny = loop.P.shape[0], float(jnp.finfo(loop.P.dtype).tiny)
     star = solve_fixed_point(loop)
-    mu = loop.lam[None] * star.policy + (1 - loop.lam)[None] * loop.pi_0
+    mu = mixture(loop.lam, star.policy, loop.pi_0)
     score = loop.objective.solve_score(loop.P, mu).score
     apart = score[:, None] - score[None]
     misfit = loop.P - 1 / (1 + jnp.exp(-apart))

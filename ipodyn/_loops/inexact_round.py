@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._numerics.checks import check_positive
-from .._numerics.simplex import centred, log_policy, softmax
+from .._numerics.simplex import centred, log_policy, mixture, softmax
 from .._numerics.skew import safe_sqrt
 from .._numerics.types import Policy, Scalar, ScalarLike, as_float
 from .loop import AbstractLoop, as_policy, known
@@ -68,7 +68,7 @@ class InexactRound(AbstractLoop):
 
     def step(self, state: Array) -> Array:
         loop = self.loop
-        mu = loop.lam * softmax(state) + (1 - loop.lam) * loop.pi_0
+        mu = mixture(loop.lam, softmax(state), loop.pi_0)
         reference = loop.alpha * state + (1 - loop.alpha) * log_policy(loop.pi_ref)
         weights = 2 * mu[:, None] * mu[None] * loop.P
         beta = jnp.broadcast_to(loop.beta, weights.shape)

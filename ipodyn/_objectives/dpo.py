@@ -37,6 +37,7 @@ class DPO(AbstractObjective):
     [0.0, 0.0, 0.0]
     """
 
+    is_bradley_terry: ClassVar[bool] = True
     takes_ridge: ClassVar[bool | None] = True
     trl_loss_type: ClassVar[str | None] = "sigmoid"
 

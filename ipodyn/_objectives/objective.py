@@ -70,6 +70,7 @@ class AbstractObjective(eqx.Module):
 
     - `is_linear`: whether the score is the win rate, r(mu) = P mu up to a constant. Loops then have the theory of a
       skew game: one fixed point for alpha < 1, the spectrum in closed form, a contraction bound.
+    - `is_bradley_terry`: whether the score is the Bradley-Terry fit, for which a bound on its sensitivity is proved.
     - `takes_ridge`: give it with `fit_wins`, for loops on finite samples: whether the fit needs a ridge, as labels that
       agree have no finite optimum. None: there is no `fit_wins`.
     - `trl_loss_type`: what TRL calls the loss; None where it has none.
@@ -78,6 +79,7 @@ class AbstractObjective(eqx.Module):
     """
 
     is_linear: ClassVar[bool] = False
+    is_bradley_terry: ClassVar[bool] = False
     takes_ridge: ClassVar[bool | None] = None
     trl_loss_type: ClassVar[str | None] = None
 
