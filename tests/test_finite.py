@@ -269,7 +269,7 @@ def test_probabilities_of_a_regime_are_shares_of_the_draws():
 def test_counts_of_another_shape_are_named(shape):
     """Below the run-time checker of shapes, which users do not have."""
     with pytest.raises(ValueError, match=r"`wins` has shape .*; give \(K, K\), and `jax.vmap` many"):
-        posterior._upper(jnp.ones(shape))
+        posterior._one_table.__wrapped__(jnp.ones(shape))
     with pytest.raises(ValueError, match=r"`P` has shape .*; give \(draws, K, K\)"):
         ipodyn.regime_probabilities.__wrapped__(jnp.ones(shape[:2]), alpha=0.5, beta=1.0, lam=1.0)
 
