@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -55,11 +55,15 @@ def ratings_to_preferences(
 
 @jax.jit
 def _recipe(key: PRNGKeyArray, ratings: Array, scale: float | int | Array) -> Array:
+    return from_upper(_decided(key, ratings, scale, jax.nn.sigmoid), ratings.shape[-2])
+
+
+def _decided(key: PRNGKeyArray, ratings: Any, scale: Any, sigmoid: Callable[[Any], Any]) -> Any:
+    """(*n, pairs): the chance of i against j by the attribute drawn for the pair, of a NumPy or a JAX array."""
     differences = _differences(ratings) / scale
-    *n, pairs, attributes = differences.shape
-    chosen = _draw_attributes(key, (*n, pairs), attributes)
-    difference = jnp.take_along_axis(differences, chosen[..., None], axis=-1)[..., 0]
-    return from_upper(_win_probability(difference), ratings.shape[-2])
+    xp: Any = differences.__array_namespace__()
+    chosen = xp.asarray(_draw_attributes(key, differences.shape[:-1], differences.shape[-1]))
+    return _win_probability(xp.take_along_axis(differences, chosen[..., None], axis=-1)[..., 0], sigmoid)
 
 
 def attribute_average(
@@ -85,7 +89,7 @@ def attribute_average(
 
 @jax.jit
 def _average(ratings: Array, scale: float | int | Array) -> Array:
-    upper = jnp.mean(_win_probability(_differences(ratings) / scale), axis=-1)
+    upper = jnp.mean(_win_probability(_differences(ratings) / scale, jax.nn.sigmoid), axis=-1)
     # A mean of ones may round to just above 1.
     return from_upper(jnp.minimum(upper, 1), ratings.shape[-2])
 
@@ -106,9 +110,15 @@ def _draw_attributes(key: PRNGKeyArray, shape: tuple[int, ...], attributes: int)
     return jax.random.randint(key, shape, 0, attributes, dtype=jnp.int32)
 
 
-def _win_probability(difference: Array) -> Array:
+def _win_probability(difference: Any, sigmoid: Callable[[Any], Any]) -> Any:
     """sigmoid(d), as 1 - sigmoid(-d) for d < 0: so that sigmoid(d) + sigmoid(-d) is 1 to the last bit."""
-    return jnp.where(difference >= 0, jax.nn.sigmoid(difference), 1 - jax.nn.sigmoid(-difference))
+    xp: Any = difference.__array_namespace__()
+    return xp.where(difference >= 0, sigmoid(difference), 1 - sigmoid(-difference))
+
+
+def _sigmoid_on_host(x: np.ndarray) -> np.ndarray:
+    """Where x >= 0; nothing overflows elsewhere."""
+    return 1 / (1 + np.exp(-np.abs(x)))
 
 
 @renamed_keywords("0.3", seed="key")
@@ -194,10 +204,12 @@ def ratings_to_set(
     used = np.zeros(len(ratings), bool)
     used[groups] = True
     fate[(fate == "") & ~used] = f"left over after groups of {group}"
+    # The recipe of `ratings_to_preferences`, in float64 whatever JAX's precision.
+    upper = _decided(random_key(key), ratings[groups], scale, _sigmoid_on_host)
     labels, shortened = label_array(prompts.labels)
     notes = ("prompts are long texts: replaced by running numbers",) * shortened
     return PreferenceSet(
-        P=from_rounded(_recipe_on_host(key, ratings[groups], scale), group),
+        P=from_rounded(upper, group),
         prompts=labels[owners],
         responses=groups if responses is None else label_array(responses.labels)[0][responses.codes[groups]],
         report=_report(fate, used, sizes, group, len(groups), notes),
@@ -237,15 +249,6 @@ def _report(
         matrices_made=matrices,
         notes=notes,
     )
-
-
-def _recipe_on_host(key: RandomKey, ratings: np.ndarray, scale: float | int) -> np.ndarray:
-    """What `ratings_to_preferences` draws for each pair, (groups, pairs), in float64 whatever JAX's precision."""
-    differences = _differences(ratings) / scale
-    chosen = _draw_attributes(random_key(key), differences.shape[:-1], differences.shape[-1])
-    difference = np.take_along_axis(differences, np.asarray(chosen)[..., None], axis=-1)[..., 0]
-    upper = 1 / (1 + np.exp(-np.abs(difference)))
-    return np.where(difference >= 0, upper, 1 - upper)
 
 
 def _mark_repeats(
