@@ -38,6 +38,10 @@ from ._equilibria.fixed_point import FixedPoint as FixedPoint
 from ._equilibria.fixed_point import fixed_point as fixed_point
 from ._equilibria.fixed_points import FixedPoints as FixedPoints
 from ._equilibria.fixed_points import fixed_points as fixed_points
+from ._equilibria.noise import NoiseFloor as NoiseFloor
+from ._equilibria.noise import SampleSize as SampleSize
+from ._equilibria.noise import noise_floor as noise_floor
+from ._equilibria.noise import sample_size as sample_size
 from ._equilibria.safe_region import SafeRegion as SafeRegion
 from ._equilibria.safe_region import safe_region as safe_region
 from ._equilibria.stability import MRSStability as MRSStability

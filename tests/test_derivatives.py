@@ -163,6 +163,8 @@ TABLE = {
     ),
     ("InexactRound.step", ""): lambda at: ipodyn.InexactRound(loop_of(at), steps=2, rate=at.share).step(jnp.log(at.pi)),
     ("InexactRound.residual", ""): lambda at: ipodyn.InexactRound(loop_of(at), steps=2, rate=at.share).residual(at.pi),
+    ("noise_floor", ""): lambda at: ipodyn.noise_floor(loop_of(at), num_pairs=9 * at.share),
+    ("sample_size", ""): lambda at: ipodyn.sample_size(loop_of(at), 0.01 * at.share).pairs,
     ("locally_stable_certificate", ""): lambda at: ipodyn.locally_stable_certificate(loop_of(at)).radius,
     ("critical_beta", ""): lambda at: ipodyn.critical_beta(loop_of(at), largest=50.0).value,
     ("critical_alpha", ""): lambda at: ipodyn.critical_alpha(loop_of(at, beta=2 * at.beta)).value,

@@ -19,7 +19,7 @@ def folded():
 
 def test_dpo_with_three_fixed_points_is_told_as_such():
     loop = folded()
-    found = ipodyn.fixed_points(loop, jax.random.key(0))
+    found = ipodyn.fixed_points(loop, key=jax.random.key(0))
     assert int(found.number) == 3 and not bool(found.unique) and float(found.failed) == pytest.approx(0, abs=1e-12)
     points = np.asarray(found.policies)[:3]
     for point in points:
@@ -37,13 +37,13 @@ def test_dpo_with_three_fixed_points_is_told_as_such():
 @pytest.mark.slow
 def test_ipo_has_one(rng):
     fields = random_loops(rng, 10, 4)
-    run = jax.jit(jax.vmap(lambda *fields: ipodyn.fixed_points(loop_of(*fields), 0, num_starts=8)))
+    run = jax.jit(jax.vmap(lambda *fields: ipodyn.fixed_points(loop_of(*fields), key=0, num_starts=8)))
     found = run(*fields)
     assert np.all(found.number == 1) and np.all(found.unique) and np.all(np.asarray(found.failed) < 1e-12)
 
 
 def test_without_a_fixed_point_none_is_reported():
-    found = ipodyn.fixed_points(MRS(P, alpha=1.0, beta=2.0, lam=1.0), 0, num_starts=4)
+    found = ipodyn.fixed_points(MRS(P, alpha=1.0, beta=2.0, lam=1.0), key=0, num_starts=4)
     assert int(found.number) == 0 and float(found.failed) == 1 and not np.any(np.isnan(found.policies))
     with pytest.raises(ValueError, match="`num_starts` is 0; it must be a whole number"):
-        ipodyn.fixed_points(folded(), 0, num_starts=0)
+        ipodyn.fixed_points(folded(), key=0, num_starts=0)

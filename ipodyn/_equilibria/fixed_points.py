@@ -61,7 +61,7 @@ def _fixed_points(loop: MRS, key: Key[Array, ""], num_starts: int) -> FixedPoint
     return FixedPoints(policies[at], jnp.sum(new), fractions, 1 - jnp.mean(found.astype(dtype)))
 
 
-def fixed_points(loop: MRS, key: RandomKey, *, num_starts: int = 64) -> FixedPoints:
+def fixed_points(loop: MRS, *, key: RandomKey, num_starts: int = 64) -> FixedPoints:
     r"""The different fixed points that Newton's method finds from `num_starts` random policies and from pi_ref.
 
     MRS-IPO with alpha < 1 has exactly one, and so has MRS-DPO where `convergence_certificate` holds. MRS-DPO with lam <
@@ -76,7 +76,7 @@ def fixed_points(loop: MRS, key: RandomKey, *, num_starts: int = 64) -> FixedPoi
     >>> P = np.array([[0.5, 0.3749, 0.4066], [0.6251, 0.5, 0.0292], [0.5934, 0.9708, 0.5]])
     >>> pi_ref, pi_0 = jax.nn.softmax(np.array([2.631, 4.285, -6.917])), np.array([0.0029, 0.8731, 0.124])
     >>> loop = ipodyn.MRS(P, alpha=0.0, beta=6.2, lam=0.5, pi_ref=pi_ref, pi_0=pi_0, objective=ipodyn.DPO())
-    >>> int(ipodyn.fixed_points(loop, jax.random.key(0)).number)
+    >>> int(ipodyn.fixed_points(loop, key=0).number)
     3
     """
     if isinstance(num_starts, bool) or not isinstance(num_starts, int) or num_starts < 1:

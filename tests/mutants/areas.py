@@ -59,6 +59,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_equilibria/metric": "convergence",
         "_equilibria/basin": "basin",
         "_equilibria/damping": "damping",
+        "_equilibria/noise": "noise",
         "_equilibria/damping_settings": "damping",
         "_equilibria/fixed_points": "fixed_points",
         "_loops/inexact_round": "inexact_round",
