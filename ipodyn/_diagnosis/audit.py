@@ -50,8 +50,8 @@ def _on_policy(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta
     # Without scores there is no such policy, and the search for it would use all its steps: it gets ties instead.
     exists = objective.solve_score(P, jnp.full_like(pi_ref, 1 / pi_ref.size)).result == RESULTS.successful
     P = jnp.where(exists, P, 0.5)
-    found = fixed_point(MRS(P, alpha=0.0, beta=beta, lam=1.0, pi_ref=pi_ref, objective=objective), throw=False)
-    return found.policy, exists & (found.result == RESULTS.successful)
+    star = fixed_point(MRS(P, alpha=0.0, beta=beta, lam=1.0, pi_ref=pi_ref, objective=objective), throw=False)
+    return star.policy, exists & (star.result == RESULTS.successful)
 
 
 def _skewed(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta: Scalar) -> Any:
@@ -62,8 +62,8 @@ def _skewed(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta: S
 def _designed(objective: AbstractObjective, P: Preference, pi_ref: Policy, beta: Scalar) -> Any:
     pairs = jnp.stack([criterion_pairs(P, axiom) for axiom in AXIOMS])
     automatic, none = jnp.asarray(np.nan, P.dtype), jnp.zeros((), P.dtype)
-    found = jax.vmap(lambda pairs: design(excess(P, P), pairs, automatic, none))(pairs)
-    return found.mu, jnp.asarray(YES)
+    sampler = jax.vmap(lambda pairs: design(excess(P, P), pairs, automatic, none))(pairs)
+    return sampler.mu, jnp.asarray(YES)
 
 
 BUILT_IN: dict[str, Draw] = {
@@ -108,9 +108,9 @@ def _judge(
     def one(P: Preference, mu: Float[Array, "samplers K"]) -> tuple[Array, Array, Array]:
         solution = objective.solve_score(jnp.broadcast_to(P[:, :, None], (*P.shape, mu.shape[0])), mu.T)
         scores = jnp.broadcast_to(solution.score, (mu.shape[1], len(AXIOMS)))
-        found = [axiom(P, scores[:, place]) for place, axiom in enumerate(AXIOMS.values())]
+        axioms = [axiom(P, scores[:, place]) for place, axiom in enumerate(AXIOMS.values())]
         defined = jnp.broadcast_to(solution.result == RESULTS.successful, len(AXIOMS))
-        return jnp.stack([x.margin for x in found]), jnp.stack([x.applies for x in found]), defined
+        return jnp.stack([x.margin for x in axioms]), jnp.stack([x.applies for x in axioms]), defined
 
     return jax.vmap(one)(P, mu)
 
@@ -148,8 +148,8 @@ def audit(
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = jnp.stack([ipodyn.problems.overshadowed_winner(3, eps) for eps in (0.05, 0.2)])  # the limit is 1/8
-    >>> found = ipodyn.audit(P, samplers=["uniform"], objectives=[ipodyn.IPO()])
-    >>> found.fraction.sel(axiom="condorcet").values.tolist()
+    >>> data = ipodyn.audit(P, samplers=["uniform"], objectives=[ipodyn.IPO()])
+    >>> data.fraction.sel(axiom="condorcet").values.tolist()
     [[0.5]]
     """
     try:
@@ -209,8 +209,8 @@ def _judged(
             for place, objective in enumerate(objectives):
                 if place > 0 and draw is _on_policy:  # the one that depends on the objective
                     mu, exists = _drawn(draw)(objective, block, given, beta)
-                found = (np.asarray(x)[: stop - start] for x in _judge(objective, block, mu))
-                margin[start:stop, place, which], applies[start:stop], scored = found
+                parts = (np.asarray(x)[: stop - start] for x in _judge(objective, block, mu))
+                margin[start:stop, place, which], applies[start:stop], scored = parts
                 defined[start:stop, place, which] = scored & np.asarray(exists)[: stop - start, None]
     return margin, applies, defined
 

@@ -86,8 +86,10 @@ def smallest_sample(
     >>> import ipodyn
     >>> P = ipodyn.problems.three_cycle(0.4)  # unstable from beta = 3.75 on
     >>> stable, unstable = (ipodyn.MRS(P, alpha=0.5, beta=beta, lam=1.0) for beta in (3.6, 4.0))
-    >>> found = ipodyn.smallest_sample(stable, unstable, key=0, num_pairs=[4, 1000], num_trajectories=16, num_steps=100)
-    >>> found.value  # with 4 pairs a round noise moves both
+    >>> sample = ipodyn.smallest_sample(
+    ...     stable, unstable, key=0, num_pairs=[4, 1000], num_trajectories=16, num_steps=100
+    ... )
+    >>> sample.value  # with 4 pairs a round noise moves both
     1000.0
     """
     sizes = np.asarray(num_pairs, float)

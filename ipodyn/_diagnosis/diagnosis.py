@@ -154,8 +154,8 @@ def diagnose(
 
     >>> import ipodyn, numpy as np
     >>> P = np.stack([ipodyn.problems.three_cycle(a) for a in (0.1, 0.4)])
-    >>> found = ipodyn.diagnose(P, alpha=0.5, beta=5.0, lam=1.0)
-    >>> found.equilibrium.grade.tolist(), found.limits.beta.round(3).tolist(), found.recommendation.changed
+    >>> diagnosis = ipodyn.diagnose(P, alpha=0.5, beta=5.0, lam=1.0)
+    >>> diagnosis.equilibrium.grade.tolist(), diagnosis.limits.beta.round(3).tolist(), diagnosis.recommendation.changed
     (['stable', 'unstable'], [15.0, 3.75], 'beta')
     """
     matrices = check_preference(P)

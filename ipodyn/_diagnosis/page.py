@@ -128,28 +128,28 @@ def _risk_table(diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray
 
 
 def _cards(diagnosis: Diagnosis) -> str:
-    found = diagnosis.equilibrium
-    solved, turning = found.solved, found.period[diagnosis.turning]
+    equilibrium = diagnosis.equilibrium
+    solved, turning = equilibrium.solved, equilibrium.period[diagnosis.turning]
     cards = [
         _card(f"{len(diagnosis):,}", "prompts (preference matrices)"),
         _card(f"{int(diagnosis.preferences.cyclic.sum()):,}", "with a majority cycle"),
-        _card(percent(float(found.stable.mean())), "stable in this loop"),
+        _card(percent(float(equilibrium.stable.mean())), "stable in this loop"),
         _card(f"{int(diagnosis.at_risk.sum()):,}", "at risk"),
-        _card(number(_median(found.entropy[solved])), "median entropy of the fixed point, nats"),
-        _card(number(_median(found.drift[solved])), "median drift from the reference (KL), nats"),
+        _card(number(_median(equilibrium.entropy[solved])), "median entropy of the fixed point, nats"),
+        _card(number(_median(equilibrium.drift[solved])), "median drift from the reference (KL), nats"),
         _card(number(_median(turning)), "median period of those unstable or close to it, rounds a turn"),
     ]
     return "".join(cards)
 
 
 def _charts(diagnosis: Diagnosis) -> str:
-    found = diagnosis.equilibrium
-    most = math.log(found.policy.shape[1]) * 1.001
+    equilibrium = diagnosis.equilibrium
+    most = math.log(equilibrium.policy.shape[1]) * 1.001
     charts = [
-        _histogram("Spectral radius at the fixed point", found.radius, "radius", boundary=1.0),
+        _histogram("Spectral radius at the fixed point", equilibrium.radius, "radius", boundary=1.0),
         _stable_share(diagnosis),
-        _histogram("Entropy of the fixed point", found.entropy, "nats (at most log K)", top=most),
-        _histogram("Drift from the reference", found.drift, "KL divergence, nats"),
+        _histogram("Entropy of the fixed point", equilibrium.entropy, "nats (at most log K)", top=most),
+        _histogram("Drift from the reference", equilibrium.drift, "KL divergence, nats"),
     ]
     return "".join(charts)
 

@@ -51,17 +51,17 @@ class Shared(eqx.Module):
 
 def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> EquilibriumSummary:
     loop = shared.loops(P)
-    found = equilibrium(loop)
-    policy, spectrum = found.star.policy, found.stability
+    at_rest = equilibrium(loop)
+    policy, spectrum = at_rest.star.policy, at_rest.stability
     return EquilibriumSummary(
-        policy=jnp.where(found.solved[None], policy, jnp.nan),
-        entropy=found.known(entropy(policy)),
-        drift=found.known(kl_divergence(policy, loop.pi_ref)),
-        result=found.star.result,
-        residual=found.star.residual,
-        radius=found.radius,
-        omega=found.known(spectrum.omega),
-        period=found.known(spectrum.period),
+        policy=jnp.where(at_rest.solved[None], policy, jnp.nan),
+        entropy=at_rest.known(entropy(policy)),
+        drift=at_rest.known(kl_divergence(policy, loop.pi_ref)),
+        result=at_rest.star.result,
+        residual=at_rest.star.residual,
+        radius=at_rest.radius,
+        omega=at_rest.known(spectrum.omega),
+        period=at_rest.known(spectrum.period),
     )
 
 
@@ -160,8 +160,8 @@ class Prompts:
 
         if prompts.size == 0:
             return np.zeros((kinds, 0), self.P.dtype)
-        found = self._run(_critical, self.shared, kinds * prompts.size, given, report)
-        return found.reshape(kinds, prompts.size)
+        values = self._run(_critical, self.shared, kinds * prompts.size, given, report)
+        return values.reshape(kinds, prompts.size)
 
     def posterior_radius(
         self, prompts: np.ndarray, counts: np.ndarray, key: RandomKey, report: Report | None = None

@@ -76,11 +76,11 @@ def _lower(name: str, value: float, fraction_at: Callable[[float], float | None]
     below = rung
     for _ in range(BISECTIONS):
         middle = (above + below) / 2
-        found = fraction_at(middle)
-        if found is None:
+        reached = fraction_at(middle)
+        if reached is None:
             above = middle
         else:
-            below, fraction = middle, found
+            below, fraction = middle, reached
     return below, fraction
 
 
@@ -95,11 +95,11 @@ def recommend(prompts: Prompts, order: np.ndarray, own: float, alpha: float, bet
         return Recommendation(alpha, beta, lam, "nothing", own)
     if order.size / M >= ENOUGH:
         if alpha < 1:
-            found = _lower("beta", beta, lambda value: _fraction_with_margin(prompts, order, beta=value))
-            if found is not None:
-                return Recommendation(alpha, found[0], lam, "beta", found[1])
+            setting = _lower("beta", beta, lambda value: _fraction_with_margin(prompts, order, beta=value))
+            if setting is not None:
+                return Recommendation(alpha, setting[0], lam, "beta", setting[1])
         if alpha > 0:
-            found = _lower("alpha", alpha, lambda value: _fraction_with_margin(prompts, order, alpha=value))
-            if found is not None:
-                return Recommendation(found[0], beta, lam, "alpha", found[1])
+            setting = _lower("alpha", alpha, lambda value: _fraction_with_margin(prompts, order, alpha=value))
+            if setting is not None:
+                return Recommendation(setting[0], beta, lam, "alpha", setting[1])
     return Recommendation(alpha, beta, lam, "infeasible", own)

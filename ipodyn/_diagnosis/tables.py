@@ -14,22 +14,22 @@ from .words import cycle_words, reasons
 _ROWS = 8192  # of the table that are made into text at a time
 
 
-def table_columns(found: Diagnosis, preferences: PreferenceSet) -> dict[str, np.ndarray]:
+def table_columns(diagnosis: Diagnosis, preferences: PreferenceSet) -> dict[str, np.ndarray]:
     """One row for each prompt, in the order of the set; responses by their names."""
-    everyone = np.arange(len(found))
-    preferred, equilibrium, limits = found.preferences, found.equilibrium, found.limits
+    everyone = np.arange(len(diagnosis))
+    preferred, equilibrium, limits = diagnosis.preferences, diagnosis.equilibrium, diagnosis.limits
     columns: dict[str, Any] = {
         "matrix": everyone,
         "prompt": preferences.prompts,
         "responses": [" ".join(str(name) for name in row) for row in preferences.responses],
-        "verdict": verdicts(equilibrium, found.alpha),
+        "verdict": verdicts(equilibrium, diagnosis.alpha),
         "cyclic": preferred.cyclic,
         "strongly_transitive": preferred.strongly_transitive,
         "cyclic_fraction": preferred.cyclic_fraction,
-        "cycle": [cycle_words(found, preferences.responses, index) for index in everyone.tolist()],
+        "cycle": [cycle_words(diagnosis, preferences.responses, index) for index in everyone.tolist()],
         "curl": preferred.curl,
         "cycle_fraction": preferred.triangle_fraction,
-        "why": reasons(found, preferences.responses, everyone),
+        "why": reasons(diagnosis, preferences.responses, everyone),
         "stable": equilibrium.stable,
         "radius": equilibrium.radius,
         "period": equilibrium.period,
@@ -40,11 +40,11 @@ def table_columns(found: Diagnosis, preferences: PreferenceSet) -> dict[str, np.
         "critical_lam": limits.lam,
         "residual": equilibrium.residual,
     }
-    if found.uncertainty.counted:
+    if diagnosis.uncertainty.counted:
         columns |= {
-            "stable_probability": found.uncertainty.stable_probability,
-            "radius_low": found.uncertainty.radius_low,
-            "radius_high": found.uncertainty.radius_high,
+            "stable_probability": diagnosis.uncertainty.stable_probability,
+            "radius_low": diagnosis.uncertainty.radius_low,
+            "radius_high": diagnosis.uncertainty.radius_high,
         }
     return columns
 

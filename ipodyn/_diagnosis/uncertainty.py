@@ -35,8 +35,8 @@ class RegimeProbabilities(eqx.Module):
 
 @eqx.filter_jit
 def _radii(loops: MRS) -> tuple[Array, RESULTS]:
-    found = equilibrium(loops)
-    return found.radius, found.star.result
+    at_rest = equilibrium(loops)
+    return at_rest.radius, at_rest.star.result
 
 
 def regime_probabilities(
@@ -64,8 +64,10 @@ def regime_probabilities(
     >>> import ipodyn, jax, numpy as np
     >>> wins = 10 * np.array([[0, 8, 2], [2, 0, 8], [8, 2, 0]])  # rock-paper-scissors, each pair compared 100 times
     >>> draws = ipodyn.posterior_preferences(jax.random.key(0), wins, num_draws=64)
-    >>> found = ipodyn.regime_probabilities(draws, alpha=0.9, beta=4.0, lam=1.0, policy0=[0.5, 0.3, 0.2], num_steps=500)
-    >>> bool(found.probability[ipodyn.Regime.oscillates] > 0.9)
+    >>> regimes = ipodyn.regime_probabilities(
+    ...     draws, alpha=0.9, beta=4.0, lam=1.0, policy0=[0.5, 0.3, 0.2], num_steps=500
+    ... )
+    >>> bool(regimes.probability[ipodyn.Regime.oscillates] > 0.9)
     True
     """
     P = as_float(P)

@@ -13,11 +13,11 @@ from .verdicts import MEANING, VERDICTS, verdicts
 MARGINS = f"radius below {CLOSE:g}, entropy above {100 * SPREAD:g} % of log K"
 
 
-def advice(found: Diagnosis) -> list[str]:
+def advice(diagnosis: Diagnosis) -> list[str]:
     """The safe region, and what to change, in sentences."""
     lines = []
-    where = f"alpha {found.alpha:g}, beta {found.beta:.4g} (TRL's {1 / found.beta:.4g}), lam {found.lam:g}"
-    best = found.recommendation
+    alpha, beta, best = diagnosis.alpha, diagnosis.beta, diagnosis.recommendation
+    where = f"alpha {alpha:g}, beta {beta:.4g} (TRL's {1 / beta:.4g}), lam {diagnosis.lam:g}"
     fraction = percent(best.fraction)
     if best.changed == "nothing":
         lines.append(
@@ -25,12 +25,12 @@ def advice(found: Diagnosis) -> list[str]:
         )
     elif best.changed == "beta":
         lines.append(
-            f"Lower beta from {found.beta:.4g} to {best.beta:.4g}, that is, raise TRL's beta from {1 / found.beta:.4g} "
+            f"Lower beta from {beta:.4g} to {best.beta:.4g}, that is, raise TRL's beta from {1 / beta:.4g} "
             f"to {1 / best.beta:.4g}: then {fraction} of the prompts settle with margin ({MARGINS})."
         )
     elif best.changed == "alpha":
         lines.append(
-            f"Lower alpha from {found.alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
+            f"Lower alpha from {alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
             f"then {fraction} of the prompts settle with margin ({MARGINS})."
         )
     else:
@@ -39,7 +39,7 @@ def advice(found: Diagnosis) -> list[str]:
             "margin; lower both, and look at the prompts at risk."
         )
     for name in ("beta", "alpha", "lam"):
-        end, every, most = LARGEST[name], found.limits.safe(name, 1.0), found.limits.safe(name, ENOUGH)
+        end, every, most = LARGEST[name], diagnosis.limits.safe(name, 1.0), diagnosis.limits.safe(name, ENOUGH)
         others = " and ".join(other for other in ("alpha", "beta", "lam") if other != name)
         lines.append(
             f"Safe region, with {others} as they are: all prompts stable up to {name} {up_to(every, end)}, "
@@ -54,11 +54,11 @@ def up_to(value: float, end: float) -> str:
     return f"{end:g} (all the way)" if np.isinf(value) else f"{value:.4g}"
 
 
-def uncertainty(found: Diagnosis) -> list[str]:
+def uncertainty(diagnosis: Diagnosis) -> list[str]:
     """How far the counts, where there are any, settle the verdicts."""
-    if not found.uncertainty.counted:
+    if not diagnosis.uncertainty.counted:
         return ["The data hold no counts of comparisons, so P is taken as it is."]
-    p = found.uncertainty.stable_probability
+    p = diagnosis.uncertainty.stable_probability
     spread = float(np.sqrt(np.sum(p * (1 - p)))) / p.size
     doubtful = int(((p > 0.05) & (p < 0.95)).sum())
     return [
@@ -92,8 +92,8 @@ def cycle_words(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
 
 def reasons(diagnosis: Diagnosis, responses: np.ndarray, which: np.ndarray) -> list[str]:
     """Why each of some prompts is at risk, in a few words; empty where it is not."""
-    found, fraction = diagnosis.equilibrium, diagnosis.preferences.triangle_fraction
-    words = verdicts(found, diagnosis.alpha)
+    equilibrium, fraction = diagnosis.equilibrium, diagnosis.preferences.triangle_fraction
+    words = verdicts(equilibrium, diagnosis.alpha)
 
     def reason(index: int) -> str:
         match words[index]:
@@ -101,8 +101,8 @@ def reasons(diagnosis: Diagnosis, responses: np.ndarray, which: np.ndarray) -> l
                 cycle = cycle_words(diagnosis, responses, index)
                 return f"cycle {cycle}, {percent(float(fraction[index]))} of the cyclic part"
             case "collapsed":
-                top = int(np.argmax(found.policy[index]))
-                return f"{responses[index, top]} takes {percent(float(found.policy[index, top]))}"
+                top = int(np.argmax(equilibrium.policy[index]))
+                return f"{responses[index, top]} takes {percent(float(equilibrium.policy[index, top]))}"
             case "unknown":
                 return "not solved"
             case "unanchored":
@@ -128,19 +128,19 @@ def risk_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """What is said of the prompts most at risk: the names of its columns, and a row for each."""
     which = diagnosis.riskiest()[:most]
-    found, turning = diagnosis.equilibrium, diagnosis.turning
-    words = verdicts(found, diagnosis.alpha)
+    equilibrium, turning = diagnosis.equilibrium, diagnosis.turning
+    words = verdicts(equilibrium, diagnosis.alpha)
     whys = reasons(diagnosis, responses, which)
     labels = ["prompt", "verdict", "radius", "period", "critical beta", "entropy", "drift", "why"]
     rows = [
         [
             str(prompts[index]),
             str(words[index]),
-            number(found.radius[index], 4),
-            number(found.period[index]) if turning[index] else "–",
+            number(equilibrium.radius[index], 4),
+            number(equilibrium.period[index]) if turning[index] else "–",
             number(diagnosis.limits.beta[index]),
-            number(found.entropy[index]),
-            number(found.drift[index]),
+            number(equilibrium.entropy[index]),
+            number(equilibrium.drift[index]),
             why,
         ]
         for index, why in zip(which.tolist(), whys, strict=True)

@@ -89,8 +89,8 @@ def certified_basin(loop: MRS, star: FixedPoint | Float[ArrayLike, " K"], *, rat
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.5), alpha=0.0, beta=3.0, lam=1.0)
-    >>> found = ipodyn.certified_basin(loop, ipodyn.fixed_point(loop))
-    >>> round(float(found.rate), 6), round(float(found.kl), 4)  # rho^2 = 0.75
+    >>> basin = ipodyn.certified_basin(loop, ipodyn.fixed_point(loop))
+    >>> round(float(basin.rate), 6), round(float(basin.kl), 4)  # rho^2 = 0.75
     (0.875, 0.0016)
     """
     check_ipo(loop, "a basin is known for IPO().")

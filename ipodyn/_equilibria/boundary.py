@@ -38,15 +38,15 @@ def _boundary(
             pi_0=take(pi_0.T, matrix),
             objective=objective,
         )
-        found = solve_critical(loop, BETA, largest)
-        return eqx.tree_at(lambda f: f.policy, found, found.policy.T)
+        critical = solve_critical(loop, BETA, largest)
+        return eqx.tree_at(lambda f: f.policy, critical, critical.policy.T)
 
-    found = jax.lax.map(one_block, index)
+    curves = jax.lax.map(one_block, index)
 
     def cut(x: Array) -> Array:
         return x.reshape(blocks * size, *x.shape[2:])[: matrices * alphas].reshape(matrices, alphas, *x.shape[2:])
 
-    return jax.tree.map(cut, found)
+    return jax.tree.map(cut, curves)
 
 
 def stability_boundary(

@@ -217,8 +217,8 @@ def convergence_certificate(loop: MRS, *, metric: str = "euclidean") -> Converge
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=2.5, lam=1.0)
-    >>> found = ipodyn.convergence_certificate(loop)
-    >>> bool(found.certified), round(float(found.rate), 6)  # 0.5^2 + (2.5 * 0.3 * sqrt(3) / 2)^2
+    >>> certificate = ipodyn.convergence_certificate(loop)
+    >>> bool(certificate.certified), round(float(certificate.rate), 6)  # 0.5^2 + (2.5 * 0.3 * sqrt(3) / 2)^2
     (True, 0.671875)
     >>> round(float(ipodyn.contraction_bound(loop)), 3)  # says nothing
     1.15
@@ -262,8 +262,8 @@ def locally_stable_certificate(loop: MRS) -> LocalCertificate:
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=6.0, lam=0.8)
-    >>> found = ipodyn.locally_stable_certificate(loop)
-    >>> round(float(found.radius) ** 2, 6), bool(found.certified)  # 0.25 + (6 * 0.8 * 0.3)^2 / 3
+    >>> certificate = ipodyn.locally_stable_certificate(loop)
+    >>> round(float(certificate.radius) ** 2, 6), bool(certificate.certified)  # 0.25 + (6 * 0.8 * 0.3)^2 / 3
     (0.9412, True)
     """
     check_ipo(loop, "this bound is for IPO(). Use `stability` at a fixed point, or `convergence_certificate`.")

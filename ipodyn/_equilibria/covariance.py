@@ -104,8 +104,8 @@ def stationary_covariance(loop: MRS, policy: Float[ArrayLike, " K"], *, num_pair
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=1.0, lam=1.0)
-    >>> found = ipodyn.stationary_covariance(loop, ipodyn.fixed_point(loop).policy, num_pairs=1000)
-    >>> round(float(found.variance) * 1000, 3)  # (1/9) tr(Q) / (1 - rho^2), tr(Q) = 3/4, rho^2 = 0.28
+    >>> covariance = ipodyn.stationary_covariance(loop, ipodyn.fixed_point(loop).policy, num_pairs=1000)
+    >>> round(float(covariance.variance) * 1000, 3)  # (1/9) tr(Q) / (1 - rho^2), tr(Q) = 3/4, rho^2 = 0.28
     0.116
     """
     return _stationary_covariance(loop, start_policy(loop, jnp.asarray(policy)), as_float(num_pairs, loop.P))

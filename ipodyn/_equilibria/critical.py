@@ -111,10 +111,10 @@ def _solve(loop: MRS, which: IntBlock, largest: ScalarBlock) -> _Found:
 def _solve_jvp(primals, tangents):
     """Implicit function theorem: rho^2(loop, value) = 1 stays."""
     loop, which, largest = primals
-    found = _solve(loop, which, largest)
-    crosses = found.certified & ~found.never & ~found.always
+    solution = _solve(loop, which, largest)
+    crosses = solution.certified & ~solution.never & ~solution.always
     own = jnp.where(which == ALPHA, loop.alpha, jnp.where(which == BETA, loop.beta, loop.lam))
-    value = jnp.where(crosses, found.value, own)
+    value = jnp.where(crosses, solution.value, own)
     fields, rest = eqx.partition(loop, eqx.is_inexact_array)
     zeros = jax.tree.map(jnp.zeros_like, fields)
     given = jax.tree.map(lambda x, dx: x if dx is None else dx, zeros, tangents[0], is_leaf=lambda x: x is None)
@@ -127,19 +127,19 @@ def _solve_jvp(primals, tangents):
     slope = linear(zeros, jnp.ones_like(value))
     usable = crosses & (slope != 0)
     dvalue = jnp.where(usable, -linear(given, jnp.zeros_like(value)) / jnp.where(usable, slope, 1.0), 0.0)
-    still = (jnp.zeros_like(found.residual), jnp.zeros_like(found.policy))
-    return found, _Found(dvalue, *still, None, None, None)  # pyright: ignore[reportArgumentType]
+    still = (jnp.zeros_like(solution.residual), jnp.zeros_like(solution.policy))
+    return solution, _Found(dvalue, *still, None, None, None)  # pyright: ignore[reportArgumentType]
 
 
 def solve_critical(loop: MRS, which: IntBlock | int, largest: ScalarBlock | ScalarLike) -> Critical:
     """The critical values of parameters (one of `CODES`) of a loop with batch axes behind; compiles nothing itself."""
     shape = loop.alpha.shape
     ends = jnp.broadcast_to(jnp.asarray(largest, loop.P.dtype), shape)
-    found = _solve(loop, jnp.broadcast_to(jnp.asarray(which, jnp.int32), shape), ends)
-    result = choose(found.never, RESULTS.stable_throughout, RESULTS.successful)
-    result = choose(found.always, RESULTS.unstable_throughout, result)
-    result = choose(found.certified, result, RESULTS.max_steps_reached)
-    return Critical(found.value, result, found.residual, found.policy)
+    solution = _solve(loop, jnp.broadcast_to(jnp.asarray(which, jnp.int32), shape), ends)
+    result = choose(solution.never, RESULTS.stable_throughout, RESULTS.successful)
+    result = choose(solution.always, RESULTS.unstable_throughout, result)
+    result = choose(solution.certified, result, RESULTS.max_steps_reached)
+    return Critical(solution.value, result, solution.residual, solution.policy)
 
 
 # Which parameter it is about is data, so that one compiled program serves all three.
@@ -149,8 +149,8 @@ _critical = eqx.filter_jit(solve_critical)
 def _checked(loop: MRS, largest: float, which: int, below: float, throw: bool) -> Critical:
     if not 0 < largest <= below:
         raise ValueError(f"`largest` is {largest}; it must be in (0, {below}].")
-    found = _critical(loop, jnp.asarray(which, jnp.int32), jnp.asarray(largest, loop.P.dtype))
-    return found.result.error_if(found, found.result == RESULTS.max_steps_reached) if throw else found
+    critical = _critical(loop, jnp.asarray(which, jnp.int32), jnp.asarray(largest, loop.P.dtype))
+    return critical.result.error_if(critical, critical.result == RESULTS.max_steps_reached) if throw else critical
 
 
 def critical_beta(loop: MRS, *, largest: float = 1e4, throw: bool = True) -> Critical:

@@ -76,8 +76,8 @@ def solve_critical_damping(loop: MRS) -> Damping:
     star = solve_fixed_point(loop)
     real, turning = _deviations(loop, star.policy)
     squares = real**2 + turning
-    found = squares > 0
-    each = jnp.where(found, 2 * real / jnp.where(found, squares, 1.0), jnp.inf)
+    positive = squares > 0
+    each = jnp.where(positive, 2 * real / jnp.where(positive, squares, 1.0), jnp.inf)
     value = jnp.min(each, axis=0)
     slack, safe = _slack(loop)
     always = (slack > 0) & (value > 1 / safe)
@@ -116,10 +116,10 @@ def critical_damping(loop: MRS, *, throw: bool = True) -> Damping:
     return _raised(_critical_damping(loop), throw)
 
 
-def _raised(found: Damping, throw: bool) -> Damping:
-    failed = (found.result == RESULTS.max_steps_reached) | (found.result == RESULTS.diverging_scores)
-    failed = failed | (found.result == RESULTS.no_fixed_point) | (found.result == RESULTS.infeasible)
-    return found.result.error_if(found, failed) if throw else found
+def _raised(damping: Damping, throw: bool) -> Damping:
+    failed = (damping.result == RESULTS.max_steps_reached) | (damping.result == RESULTS.diverging_scores)
+    failed = failed | (damping.result == RESULTS.no_fixed_point) | (damping.result == RESULTS.infeasible)
+    return damping.result.error_if(damping, failed) if throw else damping
 
 
 def solve_fastest_damping(loop: MRS) -> Damping:
@@ -167,8 +167,8 @@ def fastest_damping(loop: MRS, *, throw: bool = True) -> Damping:
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=8.0, lam=1.0)
-    >>> found = ipodyn.fastest_damping(loop)
-    >>> round(float(found.value), 6), round(float(found.radius) ** 2, 6)  # 7.68 / 8.68
+    >>> damping = ipodyn.fastest_damping(loop)
+    >>> round(float(damping.value), 6), round(float(damping.radius) ** 2, 6)  # 7.68 / 8.68
     (0.230415, 0.884793)
     """
     return _raised(_fastest_damping(loop), throw)
@@ -220,10 +220,10 @@ def certified_damping(
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=8.0, lam=1.0)
-    >>> found = ipodyn.certified_damping(loop)
-    >>> round(float(found.value), 6), round(float(found.rate), 6)  # b = 8 * 0.3 * sqrt(3) / 2
+    >>> damping = ipodyn.certified_damping(loop)
+    >>> round(float(damping.value), 6), round(float(damping.rate), 6)  # b = 8 * 0.3 * sqrt(3) / 2
     (0.109409, 0.945295)
-    >>> bool(ipodyn.convergence_certificate(ipodyn.damped(loop, found.value)).certified)
+    >>> bool(ipodyn.convergence_certificate(ipodyn.damped(loop, damping.value)).certified)
     True
     """
     check_ipo(loop, "whether MRS-DPO is certified does not depend on damping. Lower beta / (1 - alpha).")

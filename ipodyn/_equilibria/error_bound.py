@@ -143,11 +143,13 @@ class _Refinement(NamedTuple):
     active: BoolBlock
 
 
-def _refined(loop: MRS, pull: Pull, log_ref: PolicyBlock, found: Settled, limit: ScalarBlock, most: int) -> Settled:
+def _refined(loop: MRS, pull: Pull, log_ref: PolicyBlock, settled: Settled, limit: ScalarBlock, most: int) -> Settled:
     """Where the plain bound is above the limit, Newton steps that see the miss with twice the digits."""
-    error = plain_bound(loop, pull, log_ref, found.logits)
-    begin = _Refinement(found.logits, error, found.logits, found.num_steps, (error > limit) & (found.num_steps < most))
-    last = jnp.minimum(found.num_steps + REFINEMENTS, most)
+    error = plain_bound(loop, pull, log_ref, settled.logits)
+    begin = _Refinement(
+        settled.logits, error, settled.logits, settled.num_steps, (error > limit) & (settled.num_steps < most)
+    )
+    last = jnp.minimum(settled.num_steps + REFINEMENTS, most)
 
     def refine(state: _Refinement) -> _Refinement:
         sharp = sharp_bound(loop, pull, log_ref, state.logits)
@@ -167,29 +169,29 @@ def _refined(loop: MRS, pull: Pull, log_ref: PolicyBlock, found: Settled, limit:
     return Settled(end.best, end.error, end.tries)
 
 
-def _estimated(pull: Pull, log_ref: PolicyBlock, found: Settled) -> Settled:
+def _estimated(pull: Pull, log_ref: PolicyBlock, settled: Settled) -> Settled:
     """Any objective: the next Newton step, and the rounding of the miss carried through its linear system."""
-    K, unit = found.logits.shape[0], _unit(found.logits)
-    policy = softmax(found.logits)
+    K, unit = settled.logits.shape[0], _unit(settled.logits)
+    policy = softmax(settled.logits)
     value, slope, _ = pull.value_and_slope(policy, pull.init())
-    miss = policy_centred(jnp.where(pull.inside, log_ref - found.logits, 0.0) + value, policy)
+    miss = policy_centred(jnp.where(pull.inside, log_ref - settled.logits, 0.0) + value, policy)
     largest = jnp.max(jnp.abs(value), axis=0, keepdims=True)
-    rounding = unit * (SOFTMAX + LOG * jnp.abs(log_ref) + 2 * jnp.abs(found.logits) + (2 * K + 14) * largest)
+    rounding = unit * (SOFTMAX + LOG * jnp.abs(log_ref) + 2 * jnp.abs(settled.logits) + (2 * K + 14) * largest)
     eye = jnp.eye(K, dtype=policy.dtype).reshape((K, K) + (1,) * (policy.ndim - 1))
     columns = eye * jnp.where(pull.inside, rounding, 0.0)[None]
     rhs = jnp.concatenate([miss[:, None], _centred_columns(columns, policy)], axis=1)
     moves = _centred_columns(pull.solve(slope, jnp.ones_like(pull.rate), rhs), policy)
     errors = policy * (jnp.abs(moves[:, 0]) + jnp.sum(jnp.abs(moves[:, 1:]), axis=1))
-    return Settled(found.logits, _probable(jnp.max(errors, axis=0)), found.num_steps)
+    return Settled(settled.logits, _probable(jnp.max(errors, axis=0)), settled.num_steps)
 
 
 def _centred_columns(x: Float[Array, "K columns *batch"], policy: PolicyBlock) -> Float[Array, "K columns *batch"]:
     return x - jnp.sum(policy[:, None] * x, axis=0, keepdims=True)
 
 
-def certified(loop: MRS, pull: Pull, log_ref: PolicyBlock, found: Settled, limit: ScalarBlock, most: int) -> Settled:
-    """`found` with its error, refined where that is above `limit` and steps are left of the `most` allowed."""
+def certified(loop: MRS, pull: Pull, log_ref: PolicyBlock, settled: Settled, limit: ScalarBlock, most: int) -> Settled:
+    """`settled` with its error, refined where that is above `limit` and steps are left of the `most` allowed."""
     log_ref = jnp.where(pull.inside, log_ref, 0.0)
     if loop.objective.is_linear:
-        return _refined(loop, pull, log_ref, found, limit, most)
-    return _estimated(pull, log_ref, found)
+        return _refined(loop, pull, log_ref, settled, limit, most)
+    return _estimated(pull, log_ref, settled)

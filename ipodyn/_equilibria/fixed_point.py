@@ -63,8 +63,8 @@ def _behind(solve: Callable[..., Settled]) -> Callable[..., Settled]:
                 return jnp.moveaxis(x, 0, -1) if batched else jnp.broadcast_to(x[..., None], (*x.shape, axis_size))
 
             moved = jax.tree.map(move, arrays, in_batched[0])
-            found = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), block(moved))
-            return found, jax.tree.map(lambda x: True, found)
+            moved_block = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), block(moved))
+            return moved_block, jax.tree.map(lambda x: True, moved_block)
 
         alone.def_vmap(rule)
         block.def_vmap(rule)
@@ -77,8 +77,8 @@ def _behind(solve: Callable[..., Settled]) -> Callable[..., Settled]:
 def _settle(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock, *, max_steps: int) -> Settled:
     def solve(loop: MRS, start: PolicyBlock | None, limit: ScalarBlock, apart: bool) -> Settled:
         pull, log_ref = _parts(loop)
-        found = follow(pull, log_ref, start, max_steps, apart=apart)
-        return certified(loop, pull, log_ref, found, limit, max_steps)
+        walked = follow(pull, log_ref, start, max_steps, apart=apart)
+        return certified(loop, pull, log_ref, walked, limit, max_steps)
 
     return _behind(solve)(loop, start, limit)
 
@@ -178,7 +178,7 @@ def fixed_point(
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"`max_steps` is {max_steps!r}; it must be a whole number of steps, at least 1.")
     start = None if policy0 is None else start_policy(loop, jnp.asarray(policy0))
-    found = _fixed_point(loop, start, max_steps, None if tolerance is None else as_float(tolerance, loop.P))
+    star = _fixed_point(loop, start, max_steps, None if tolerance is None else as_float(tolerance, loop.P))
     if throw:
-        return found.result.error_if(found, found.result != RESULTS.successful)
-    return found
+        return star.result.error_if(star, star.result != RESULTS.successful)
+    return star

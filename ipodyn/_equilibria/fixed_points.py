@@ -47,18 +47,18 @@ def _fixed_points(loop: MRS, key: Key[Array, ""], num_starts: int) -> FixedPoint
     first = solve_fixed_point(loop)
     rest = jax.vmap(lambda start: solve_fixed_point(loop, start))(starts)
     policies = jnp.concatenate([first.policy[None], rest.policy])
-    found = jnp.append(rest.result == RESULTS.successful, first.result == RESULTS.successful)
-    found = jnp.roll(found, 1)
+    solved = jnp.append(rest.result == RESULTS.successful, first.result == RESULTS.successful)
+    solved = jnp.roll(solved, 1)
     distance = jnp.max(jnp.abs(policies[:, None] - policies[None]), axis=2)
-    same = (distance <= eps**0.4) & found[:, None] & found[None]
+    same = (distance <= eps**0.4) & solved[:, None] & solved[None]
     earlier = jnp.tril(same, -1)
-    new = found & ~jnp.any(earlier, axis=1)
+    new = solved & ~jnp.any(earlier, axis=1)
     (at,) = jnp.nonzero(new, size=MOST, fill_value=num_starts + 1)
     kept = at <= num_starts
     at = jnp.where(kept, at, jnp.argmax(new))
-    total = jnp.maximum(jnp.sum(found), 1)
+    total = jnp.maximum(jnp.sum(solved), 1)
     fractions = jnp.where(kept, jnp.sum(same[at], axis=1) / total, 0.0).astype(dtype)
-    return FixedPoints(policies[at], jnp.sum(new), fractions, 1 - jnp.mean(found.astype(dtype)))
+    return FixedPoints(policies[at], jnp.sum(new), fractions, 1 - jnp.mean(solved.astype(dtype)))
 
 
 def fixed_points(loop: MRS, *, key: RandomKey, num_starts: int = 64) -> FixedPoints:

@@ -57,11 +57,11 @@ def best_norm(B: PreferenceBlock, inside: Bool[Array, "K *batch"]) -> MetricNorm
     if B.shape[0] <= 3:  # the smallest ellipse about an equilateral triangle is a circle
         return MetricNorm(euclidean, euclidean)
     front = jnp.moveaxis(jax.lax.stop_gradient(B), (0, 1), (-2, -1))
-    found = _iterate(front, jnp.moveaxis(inside, 0, -1))
-    slope = jnp.moveaxis(found.slope, (-2, -1), (0, 1))
+    outcome = _iterate(front, jnp.moveaxis(inside, 0, -1))
+    slope = jnp.moveaxis(outcome.slope, (-2, -1), (0, 1))
     along = jnp.sum(slope * (B - jax.lax.stop_gradient(B)), axis=(0, 1))  # 0, with the derivative
-    upper = jnp.where(found.upper < euclidean, found.upper + along, euclidean)
-    return MetricNorm(upper, jnp.minimum(found.lower, upper) + along)
+    upper = jnp.where(outcome.upper < euclidean, outcome.upper + along, euclidean)
+    return MetricNorm(upper, jnp.minimum(outcome.lower, upper) + along)
 
 
 class _Metric(NamedTuple):

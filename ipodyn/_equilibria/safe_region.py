@@ -74,10 +74,10 @@ class _Question(eqx.Module):
         fields = {name: jnp.broadcast_to(x, value.shape) for name, x in self.parameters.items()}
         fields[self.parameter] = value
         loop = MRS(self.P, pi_ref=self.pi_ref, pi_0=self.pi_0, objective=self.objective, **fields)
-        found = equilibrium(loop, near)
-        radius, spread = found.stability.radius, entropy(found.star.policy)
-        safe = (radius < self.radius_max) & (spread >= self.entropy_min) & found.solved
-        return _Look(safe, radius, spread, found.star.policy, found.solved)
+        solution = equilibrium(loop, near)
+        radius, spread = solution.stability.radius, entropy(solution.star.policy)
+        safe = (radius < self.radius_max) & (spread >= self.entropy_min) & solution.solved
+        return _Look(safe, radius, spread, solution.star.policy, solution.solved)
 
     def value(self, low: Scalar, high: Scalar, t: Float[Array, " M"]) -> Float[Array, " M"]:
         """The parameter at t in [0, 1]: geometric in beta, linear in the others."""
@@ -112,9 +112,9 @@ def _limits(question: _Question, low: Scalar, high: Scalar) -> _Limits:
 
     never = jnp.zeros(zero.shape, bool)
     begin = _Look(never, zero, zero, question.pi_ref, never)
-    found = first_crossing(height, begin, zero, num_points=GRID)
-    at = jnp.where(found.crosses & (found.height <= margin / 2), found.t, found.below)
-    return _Limits(jnp.where(at < 1, question.value(low, high, at), high), found.starts_above, found.carry)
+    crossing = first_crossing(height, begin, zero, num_points=GRID)
+    at = jnp.where(crossing.crosses & (crossing.height <= margin / 2), crossing.t, crossing.below)
+    return _Limits(jnp.where(at < 1, question.value(low, high, at), high), crossing.starts_above, crossing.carry)
 
 
 @renamed_keywords("0.3", share="fraction")
@@ -147,8 +147,8 @@ def safe_region(
     Returns a `SafeRegion`; raises its sentence (or returns it with `throw=False`) where nothing is safe.
 
     >>> import ipodyn
-    >>> found = ipodyn.safe_region(ipodyn.problems.three_cycle(0.3), alpha=0.5, lam=1.0)
-    >>> round(float(found.value), 3)  # sqrt(3 * (1 - alpha^2)) / 0.3
+    >>> answers = ipodyn.safe_region(ipodyn.problems.three_cycle(0.3), alpha=0.5, lam=1.0)
+    >>> round(float(answers.value), 3)  # sqrt(3 * (1 - alpha^2)) / 0.3
     5.0
     """
     matrices = check_preference(P)
@@ -174,11 +174,11 @@ def safe_region(
         parameter,
     )
     ends = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
-    found = _limits(question, *ends)
-    limits = found.value
+    answers = _limits(question, *ends)
+    limits = answers.value
     value = jnp.sort(limits)[M - math.ceil(fraction * M - 1e-9)]
     look = _limits(question, value, value).look
-    safe = look.safe | ((limits >= value) & ~found.nowhere)
+    safe = look.safe | ((limits >= value) & ~answers.nowhere)
     enough = jnp.sum(safe) >= math.ceil(fraction * M - 1e-9)
     result = choose(enough, RESULTS.successful, RESULTS.infeasible)
     close = jnp.abs(limits - value) <= 64 * float(jnp.finfo(dtype).eps) * jnp.abs(value)

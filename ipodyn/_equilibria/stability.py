@@ -136,11 +136,11 @@ def _of_jacobian(jacobian: Float[Array, "*batch n n"]) -> Stability:
 
 
 def _general_route(loop: MRS, policy: PolicyBlock) -> MRSStability:
-    found = _of_jacobian(jnp.moveaxis(tangent_jacobian(loop, policy), (0, 1), (-2, -1)))
+    spectrum = _of_jacobian(jnp.moveaxis(tangent_jacobian(loop, policy), (0, 1), (-2, -1)))
     gain = loop.beta * loop.lam
-    turning = jnp.max(jnp.abs(jnp.imag(found.eigenvalues)), axis=0)
+    turning = jnp.max(jnp.abs(jnp.imag(spectrum.eigenvalues)), axis=0)
     omega = jnp.where(gain > 0, turning / jnp.where(gain > 0, gain, 1.0), 0.0)
-    return MRSStability(found.eigenvalues, found.radius, found.angle, omega)
+    return MRSStability(spectrum.eigenvalues, spectrum.radius, spectrum.angle, omega)
 
 
 def solve_stability(loop: MRS, policy: PolicyBlock) -> MRSStability:
@@ -185,10 +185,10 @@ def stability(loop: AbstractLoop, policy: Float[ArrayLike, " K"]) -> Stability:
 
     >>> import ipodyn
     >>> loop = ipodyn.MRS(ipodyn.problems.three_cycle(0.3), alpha=0.5, beta=6.0, lam=1.0)
-    >>> found = ipodyn.stability(loop, ipodyn.fixed_point(loop).policy)
-    >>> round(float(found.radius) ** 2, 6)  # alpha^2 + (0.3 * 6)^2 / 3
+    >>> spectrum = ipodyn.stability(loop, ipodyn.fixed_point(loop).policy)
+    >>> round(float(spectrum.radius) ** 2, 6)  # alpha^2 + (0.3 * 6)^2 / 3
     1.33
-    >>> bool(found.stable), round(float(found.period), 3)  # 2 pi / atan2(0.3 * 6 / sqrt(3), alpha)
+    >>> bool(spectrum.stable), round(float(spectrum.period), 3)  # 2 pi / atan2(0.3 * 6 / sqrt(3), alpha)
     (False, 5.598)
     """
     return _stability(loop, start_policy(loop, jnp.asarray(policy)))

@@ -102,9 +102,9 @@ def tune(
     Returns a `Tuned`; raises its sentence (or returns it with `throw=False`) where no stable setting was found.
 
     >>> import ipodyn
-    >>> found = ipodyn.tune(lambda loop, policy: -ipodyn.entropy(policy), ipodyn.problems.two_responses(0.9),
+    >>> tuned = ipodyn.tune(lambda loop, policy: -ipodyn.entropy(policy), ipodyn.problems.two_responses(0.9),
     ...                     alpha=0.5, beta=1.0, lam=1.0, over=["beta"], bounds={"beta": (0.1, 2.0)}, num_steps=100)
-    >>> bool(found.beta > 1.8)  # sharper is better, and two responses never oscillate: the bound is active
+    >>> bool(tuned.beta > 1.8)  # sharper is better, and two responses never oscillate: the bound is active
     True
     """
     import optax
@@ -118,7 +118,7 @@ def tune(
     x, best = jax.jit(lambda x: _search(task, solver, x, num_steps))(task.box.coordinates(task.start))
     parameters = task.parameters(x)
     result = choose(_feasible(best, task.limit), RESULTS.successful, RESULTS.infeasible)
-    found = Tuned(
+    tuned = Tuned(
         parameters["alpha"],
         parameters["beta"],
         parameters["lam"],
@@ -128,7 +128,7 @@ def tune(
         result,
         jnp.asarray(num_steps, jnp.int32),
     )
-    return throw_unless_successful(found, result) if throw else found
+    return throw_unless_successful(tuned, result) if throw else tuned
 
 
 class _Task(eqx.Module):
@@ -169,9 +169,9 @@ class _Task(eqx.Module):
 
         def one(P: Float[Array, "K K"]) -> tuple[Scalar, Scalar, Policy, Bool[Array, ""]]:
             loop = MRS(P, pi_ref=pi_ref, pi_0=pi_0, objective=self.objective, **self.parameters(x))
-            found = equilibrium(loop)
-            policy = found.star.policy
-            return self.functional(loop, policy), found.stability.radius, policy, found.solved
+            solution = equilibrium(loop)
+            policy = solution.star.policy
+            return self.functional(loop, policy), solution.stability.radius, policy, solution.solved
 
         values, radii, policies, solved = jax.vmap(one)(self.P)
         return _Point(jnp.mean(values), radii, policies, jnp.all(solved))

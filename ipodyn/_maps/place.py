@@ -75,8 +75,8 @@ def place_at(where: "str | os.PathLike[str] | Place") -> Place:
     if isinstance(where, Place):
         return where
     name = os.fspath(where)
-    scheme, found, rest = name.partition("://")
-    if not found:
+    scheme, separator, rest = name.partition("://")
+    if not separator:
         return Folder(name)
     if scheme not in _SCHEMES:
         raise ValueError(f"{name}: no store is known behind {scheme}://; name a folder, s3://BUCKET/… or gs://BUCKET/…")
@@ -138,10 +138,10 @@ class Folder(Place):
 
     def names(self, folder: str = "") -> set[str]:
         try:
-            found = os.listdir(self.folder / folder)
+            entries = os.listdir(self.folder / folder)
         except (FileNotFoundError, NotADirectoryError):
             return set()
-        return {name for name in found if not name.startswith(SCRATCH)}
+        return {name for name in entries if not name.startswith(SCRATCH)}
 
     @contextlib.contextmanager
     def _beside(self, key: str) -> Iterator[pathlib.Path]:
@@ -220,8 +220,8 @@ class Bucket(Place):
 
     def names(self, folder: str = "") -> set[str]:
         with self._plain():
-            found = self._api.list_with_delimiter(self._store, prefix=folder or None)
-        paths = [entry["path"] for entry in found["objects"]] + list(found["common_prefixes"])
+            entries = self._api.list_with_delimiter(self._store, prefix=folder or None)
+        paths = [entry["path"] for entry in entries["objects"]] + list(entries["common_prefixes"])
         return {path.rstrip("/").rpartition("/")[2] for path in paths}
 
     @contextlib.contextmanager

@@ -62,7 +62,7 @@ class MapProblem:
 
     def attributes(self) -> dict[str, Any]:
         """Everything needed to know what the numbers are: parameters, thresholds, versions."""
-        found = {
+        described = {
             "title": "stability map of an MRS loop",
             "ipodyn_version": VERSION,
             "jax_version": jax.__version__,
@@ -72,9 +72,9 @@ class MapProblem:
             "device": f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
         }
         for evidence in self.evidence:
-            found |= evidence.attributes(self.grid)
+            described |= evidence.attributes(self.grid)
         return {
-            **found,
+            **described,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **self.extra_attributes,
         }
@@ -110,11 +110,11 @@ class MapProblem:
             size = block_size(K, self.grid.P.dtype.itemsize, num_points=points, devices=devices)
         patch = Patch(self.grid, first, stop, size, most, devices)
         costliest = max(self.evidence, key=lambda evidence: evidence.rounds)
-        found: dict[str, np.ndarray] = {}
+        fields: dict[str, np.ndarray] = {}
         for evidence in in_order(self.evidence):
             heard = dataclasses.replace(patch, progress=progress if evidence is costliest else None)
-            found |= evidence.compute(heard, found)
-        return {name: np.ascontiguousarray(found[name].T).reshape(count, *self.shape[1:]) for name in self.variables}
+            fields |= evidence.compute(heard, fields)
+        return {name: np.ascontiguousarray(fields[name].T).reshape(count, *self.shape[1:]) for name in self.variables}
 
 
 def as_dataset(problem: MapProblem, fields: Mapping[str, np.ndarray]) -> "xarray.Dataset":
@@ -171,9 +171,9 @@ def stability_map(
     Memory on the devices does not grow with the number of points or rounds.
 
     >>> import ipodyn
-    >>> found = ipodyn.stability_map(ipodyn.problems.three_cycle(0.5), alpha=[0.5, 0.95], beta=[0.5, 4.0],
+    >>> dataset = ipodyn.stability_map(ipodyn.problems.three_cycle(0.5), alpha=[0.5, 0.95], beta=[0.5, 4.0],
     ...                              policy0=[0.5, 0.3, 0.2], num_steps=500)
-    >>> [[ipodyn.Regime(int(code)).name for code in row] for row in found.regime.values[0]]
+    >>> [[ipodyn.Regime(int(code)).name for code in row] for row in dataset.regime.values[0]]
     [['converges', 'oscillates'], ['converges', 'oscillates']]
     """
     grid = Grid.of(P, alpha=alpha, beta=beta, lam=lam, objective=objective, pi_ref=pi_ref, pi_0=pi_0, policy0=policy0)

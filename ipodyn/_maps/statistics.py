@@ -63,16 +63,16 @@ class MapStatistics:
         cells = [str(name) for name, values in dataset.data_vars.items() if set(values.dims) == set(DIMENSIONS)]
         variables = [described(name, dataset[name].attrs) for name in cells]
         ordered = dataset.transpose(*DIMENSIONS, ...)
-        found = cls(
+        statistics = cls(
             variables,
             np.asarray(dataset["alpha"]),
             np.asarray(dataset["beta"]),
             dataset.sizes["matrix"],
             attrs={str(name): value for name, value in dataset.attrs.items()},
         )
-        for block in found.blocks([{name: np.asarray(ordered[name]) for name in found.variables}]):
-            found.add(block)
-        return found
+        for block in statistics.blocks([{name: np.asarray(ordered[name]) for name in statistics.variables}]):
+            statistics.add(block)
+        return statistics
 
     def blocks(self, pieces: Iterable[Fields]) -> Iterator[Fields]:
         """The same matrices, in blocks of a length that only the grid decides, however the pieces were cut."""

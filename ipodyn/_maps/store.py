@@ -107,8 +107,8 @@ class Store:
         place = place_at(where)
         manifest = _manifest(problem, parts)
         names = place.names()  # before the manifest is looked for: a run that begins just now has written it first
-        found = place.read("run.json")
-        if found is None:
+        content = place.read("run.json")
+        if content is None:
             if names:
                 raise ValueError(
                     f"{place.name} is not empty and holds no run of ipodyn; name another folder for the outputs."
@@ -116,9 +116,9 @@ class Store:
             # The manifest comes first: whenever the process dies, the place is either empty or known to be this run's.
             place.prepare()
             place.create("run.json", _signed(manifest))
-            found = place.read("run.json")
+            content = place.read("run.json")
         # Whose manifest it is was decided just now or long ago; all go by the one that is there.
-        store = cls(place, problem, _agreed(place.name, found, manifest))
+        store = cls(place, problem, _agreed(place.name, content, manifest))
         place.sweep()
         store._describe()
         return store
@@ -251,22 +251,22 @@ def _manifest(problem: MapProblem, parts: int) -> dict[str, Any]:
 def _agreed(name: str, content: bytes | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest that is there; `ValueError` if it is damaged, or of another run than the one wanted."""
     try:
-        found = json.loads(content or b"")
-        version = found["format"]
+        manifest = json.loads(content or b"")
+        version = manifest["format"]
     except (ValueError, TypeError, KeyError):
         version = None
     if version is not None and version != FORMAT:
         raise ValueError(f"{name} holds another run (different format); name another folder for the outputs.")
-    found = _verified(content)
-    if found is None:
+    manifest = _verified(content)
+    if manifest is None:
         raise ValueError(f"{name}/run.json is damaged; name another folder for the outputs, or delete this one.")
-    differing = [key for key in _DECISIVE if found.get(key) != wanted[key]]
+    differing = [key for key in _DECISIVE if manifest.get(key) != wanted[key]]
     if differing:
         raise ValueError(
             f"{name} holds another run (different {_DECISIVE[differing[0]]}); name another folder for the outputs, or "
             "repeat the options of that run to continue it."
         )
-    return found
+    return manifest
 
 
 def _hash(content: Mapping[str, Any]) -> str:
@@ -281,11 +281,11 @@ def _signed(content: Mapping[str, Any]) -> bytes:
 def _verified(content: bytes | None) -> dict[str, Any] | None:
     """What was signed; None if it is absent or is not what was written."""
     try:
-        found = json.loads(content or b"")
-        signature = found.pop("signature")
+        manifest = json.loads(content or b"")
+        signature = manifest.pop("signature")
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return found if signature == _hash(found) else None
+    return manifest if signature == _hash(manifest) else None
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:

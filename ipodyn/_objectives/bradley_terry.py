@@ -54,10 +54,10 @@ def damped_newton(
 
     def improve(carry: tuple[PolicyBlock, BoolBlock, IntBlock]) -> tuple[PolicyBlock, BoolBlock, IntBlock]:
         score, done, count = carry
-        following, found = step(score)
+        following, converged = step(score)
         # A case that is done keeps its value: results must not depend on what else is in the batch.
         score = jnp.where(done[None], score, following)
-        return score, done | found, count + (~done).astype(jnp.int32)
+        return score, done | converged, count + (~done).astype(jnp.int32)
 
     batch = guess.shape[1:]
     start = (guess, jnp.zeros(batch, bool), jnp.zeros(batch, jnp.int32))

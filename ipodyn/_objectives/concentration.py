@@ -148,8 +148,8 @@ def concentration_condition(
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = jnp.array([[0.5, 0.6, 0.9], [0.4, 0.5, 0.6], [0.1, 0.4, 0.5]])
-    >>> found = ipodyn.concentration_condition(P, jnp.array([0.3, 0.4, 0.3]), jnp.array([0.5, 0.2, 0.3]))
-    >>> bool(found.holds), [round(float(g), 6) + 0 for g in (found.gain[0, 1], found.gain[1, 2])]
+    >>> condition = ipodyn.concentration_condition(P, jnp.array([0.3, 0.4, 0.3]), jnp.array([0.5, 0.2, 0.3]))
+    >>> bool(condition.holds), [round(float(g), 6) + 0 for g in (condition.gain[0, 1], condition.gain[1, 2])]
     (True, [0.0, 0.04])
     """
     P, mu, mu_prime = prepare(as_matrix(P), mu, mu_prime)

@@ -52,8 +52,8 @@ class DPO(AbstractObjective):
     def improve_score(
         self, P: PreferenceBlock, mu: PolicyBlock, guess: PolicyBlock, tries: IntBlock
     ) -> tuple[PolicyBlock, BoolBlock, BoolBlock]:
-        score, found = newton_step(P, mu, guess)
-        return score, found, found | (tries + 1 >= self.max_steps)
+        score, converged = newton_step(P, mu, guess)
+        return score, converged, converged | (tries + 1 >= self.max_steps)
 
     def pair_losses(self, margin: Float[Array, "*pairs"], beta: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
         return jax.nn.softplus(-margin / beta)

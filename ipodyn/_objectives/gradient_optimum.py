@@ -72,8 +72,8 @@ def gradient_optimum(
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P, half = jnp.array([[0.5, 0.75], [0.25, 0.5]]), jnp.full(2, 0.5)
-    >>> found = ipodyn.gradient_optimum(ipodyn.IPO(), P, half, half, beta=4.0)
-    >>> round(float(jnp.log(found.policy[0] / found.policy[1])), 6)
+    >>> optimum = ipodyn.gradient_optimum(ipodyn.IPO(), P, half, half, beta=4.0)
+    >>> round(float(jnp.log(optimum.policy[0] / optimum.policy[1])), 6)
     1.0
     """
     P = as_float(P)
@@ -84,10 +84,10 @@ def gradient_optimum(
     if logits0 is not None:
         start = jnp.where(pi_ref > 0, (as_float(logits0, P) - log_policy(pi_ref)) / beta * jnp.sqrt(mu), start)
     chosen = default_optimiser() if optimiser is None else optimiser
-    found = _descend(objective, P, mu, pi_ref, beta, chosen, start, bound, max_steps)
+    optimum = _descend(objective, P, mu, pi_ref, beta, chosen, start, bound, max_steps)
     if not throw:
-        return found
-    return eqx.tree_at(lambda o: o.policy, found, throw_unless_successful(found.policy, found.result))
+        return optimum
+    return eqx.tree_at(lambda o: o.policy, optimum, throw_unless_successful(optimum.policy, optimum.result))
 
 
 class _Descent(NamedTuple):
@@ -158,20 +158,20 @@ def _descent(
 def _descent_jvp(primals, tangents, *, optimiser, max_steps):
     """Implicit function theorem on the stationarity of the loss, whatever the optimiser: H dr = -d(gradient)."""
     problem, start, bound = primals
-    found = _descent(problem, start, bound, optimiser=optimiser, max_steps=max_steps)
+    descent = _descent(problem, start, bound, optimiser=optimiser, max_steps=max_steps)
     _, P, mu, pi_ref, _ = problem
 
     def gradient(problem: Any) -> Logits:
-        return jax.grad(_scaled_loss(*problem))(found.score)
+        return jax.grad(_scaled_loss(*problem))(descent.score)
 
     _, pushed = eqx.filter_jvp(gradient, (problem,), (tangents[0],))
     # In the coordinates of the descent, where H has size 1; the gauge and responses without a gradient stand still.
     scale, moves = _scale(mu), (mu > 0) & (pi_ref > 0)
     gauge = jnp.where(moves, jnp.sqrt(mu), 0.0)
-    H = jax.hessian(_scaled_loss(*problem))(found.score) * scale[:, None] * scale[None]
+    H = jax.hessian(_scaled_loss(*problem))(descent.score) * scale[:, None] * scale[None]
     H = H + gauge[:, None] * gauge[None] + jnp.diag(jnp.where(moves, 0.0, 1.0).astype(P.dtype))
     change = -scale * jnp.linalg.solve(H, jnp.where(moves, scale * pushed, 0.0))
-    return found, _Descent(centred(change), jnp.zeros_like(found.residual), None)  # pyright: ignore[reportArgumentType]
+    return descent, _Descent(centred(change), jnp.zeros_like(descent.residual), None)  # pyright: ignore[reportArgumentType]
 
 
 @eqx.filter_jit
@@ -188,13 +188,13 @@ def _descend(
 ) -> Optimum:
     start, bound = jax.lax.stop_gradient((start, bound))
     problem = (objective, P, mu, pi_ref, beta)
-    found = _descent(problem, start, bound, optimiser=optimiser, max_steps=max_steps)
-    size = found.residual
-    policy = softmax(log_policy(pi_ref) + beta * found.score)
+    descent = _descent(problem, start, bound, optimiser=optimiser, max_steps=max_steps)
+    size = descent.residual
+    policy = softmax(log_policy(pi_ref) + beta * descent.score)
     result = choose(size <= bound, RESULTS.successful, RESULTS.max_steps_reached)
     result = choose(jnp.isfinite(size), result, RESULTS.lost_finiteness)
     # Towards an optimum at infinity gradients vanish, too: only the objective can tell.
     exists = objective.solve_score(P, mu).result != RESULTS.diverging_scores
     result = choose(exists, result, RESULTS.diverging_scores)
     policy = jnp.where(exists & jnp.isfinite(size), policy, jnp.nan)
-    return Optimum(policy, result, size, found.num_steps)
+    return Optimum(policy, result, size, descent.num_steps)

@@ -69,8 +69,8 @@ class ScoreResponse(AbstractResponse):
         self, policy: PolicyBlock, memory: tuple[PolicyBlock, BoolBlock], tries: IntBlock
     ) -> tuple[PolicyBlock, tuple[PolicyBlock, BoolBlock], BoolBlock]:
         guess, converged = memory
-        score, found, final = self.objective.improve_score(self.P, self._mu(policy), guess, tries)
-        return self.beta[None] * score, (score, converged & (found | ~final)), final
+        score, solved, final = self.objective.improve_score(self.P, self._mu(policy), guess, tries)
+        return self.beta[None] * score, (score, converged & (solved | ~final)), final
 
     def result(self, memory: tuple[PolicyBlock, BoolBlock]) -> RESULTS:
         # Scores that exist inside the simplex diverge on its faces if P has entries 0 and 1, and a loop can get there:

@@ -18,8 +18,8 @@ def _score_and_slope(
     objective: AbstractObjective, P: PreferenceBlock, mu: PolicyBlock
 ) -> tuple[PolicyBlock, PreferenceBlock, RESULTS]:
     def score(mu: PolicyBlock) -> tuple[PolicyBlock, tuple[PolicyBlock, RESULTS]]:
-        found = objective.solve_score(P, mu)
-        return found.score, (found.score, found.result)
+        solution = objective.solve_score(P, mu)
+        return solution.score, (solution.score, solution.result)
 
     # Forward: the objective's own implicit derivative, one linear system for all columns.
     slope, (value, result) = jax.jacfwd(score, has_aux=True)(mu)
@@ -68,8 +68,8 @@ def sampling_sensitivity(
     policy = softmax(log_policy(pi_ref) + beta * jnp.where(ok, score, 0.0))
     slope = jnp.where(ok, slope, jnp.nan)
     # S(policy) @ slope without forming S: the mean row is taken off, which loses no digits where all rows agree.
-    found = beta * policy[:, None] * (slope - (policy @ slope)[None, :])
-    return throw_unless_successful(found, result) if throw else found
+    sensitivity = beta * policy[:, None] * (slope - (policy @ slope)[None, :])
+    return throw_unless_successful(sensitivity, result) if throw else sensitivity
 
 
 def bradley_terry_distance(P: PreferenceLike, *, throw: bool = True) -> Scalar:

@@ -76,8 +76,8 @@ def preference_intervals(
     Source: Clopper and Pearson, Biometrika 26 (1934).
 
     >>> import ipodyn, numpy as np
-    >>> found = ipodyn.preference_intervals(np.array([[0, 8], [2, 0]]))
-    >>> [round(float(x), 4) for x in (found.lower[0, 1], found.upper[0, 1])]
+    >>> intervals = ipodyn.preference_intervals(np.array([[0, 8], [2, 0]]))
+    >>> [round(float(x), 4) for x in (intervals.lower[0, 1], intervals.upper[0, 1])]
     [0.4439, 0.9748]
     """
     wins = as_float(wins)

@@ -138,8 +138,8 @@ def strong_order(P: PreferenceLike) -> StrongOrder:
     Source: Chen, He, Jordan and Yao (arXiv 2602.12180), section on one-shot optima, strong transitivity.
 
     >>> import ipodyn, jax.numpy as jnp
-    >>> found = ipodyn.strong_order(ipodyn.problems.bradley_terry(jnp.array([0.0, 2.0, 1.0])))
-    >>> found.order.tolist(), bool(found.holds), bool(found.strict)
+    >>> answer = ipodyn.strong_order(ipodyn.problems.bradley_terry(jnp.array([0.0, 2.0, 1.0])))
+    >>> answer.order.tolist(), bool(answer.holds), bool(answer.strict)
     ([1, 2, 0], True, True)
     """
     P = as_matrix(P)

@@ -70,8 +70,8 @@ def condorcet_top(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike = 0
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)  # 0 beats all, by little
-    >>> found = ipodyn.condorcet_top(P, ipodyn.IPO().score(P, jnp.full(3, 1 / 3)))
-    >>> bool(found.applies), bool(found.holds), round(float(found.margin), 6)
+    >>> axiom = ipodyn.condorcet_top(P, ipodyn.IPO().score(P, jnp.full(3, 1 / 3)))
+    >>> bool(axiom.applies), bool(axiom.holds), round(float(axiom.margin), 6)
     (True, False, -0.033333)
     """
     P, scores = _check(P, scores)
@@ -112,8 +112,8 @@ def order_preserving(P: PreferenceLike, scores: PolicyLike, *, atol: ScalarLike 
 
     >>> import ipodyn, jax.numpy as jnp
     >>> P = ipodyn.problems.bradley_terry(jnp.array([0.0, 2.0, 1.0]))
-    >>> found = ipodyn.order_preserving(P, jnp.array([0.2, 0.3, 0.5]))  # 1 should stand above 2
-    >>> bool(found.holds), round(float(found.margin), 6)
+    >>> axiom = ipodyn.order_preserving(P, jnp.array([0.2, 0.3, 0.5]))  # 1 should stand above 2
+    >>> bool(axiom.holds), round(float(axiom.margin), 6)
     (False, -0.2)
     """
     P, scores = _check(P, scores)

@@ -94,8 +94,8 @@ def robust_sampler(
     that these intervals certify no sampler, not that there is none for P: compare more.
 
     >>> import ipodyn, numpy as np
-    >>> found = ipodyn.preference_intervals(np.array([[0, 70, 80], [30, 0, 50], [20, 50, 0]]))
-    >>> bool(ipodyn.robust_sampler(found.lower, found.upper, "condorcet").margin > 0)
+    >>> intervals = ipodyn.preference_intervals(np.array([[0, 70, 80], [30, 0, 50], [20, 50, 0]]))
+    >>> bool(ipodyn.robust_sampler(intervals.lower, intervals.upper, "condorcet").margin > 0)
     True
     """
     lower, upper = as_float(lower), as_float(upper, lower)

@@ -109,13 +109,13 @@ def design(coefficients: Excess, pairs: Pairs, floor: Scalar, smoothing: Scalar)
     floor, none = floors[1], ~jnp.any(pairs)
     mu = jnp.where(none, 1 / K, mu)
     weights = jnp.where(none, 0.0, weights)
-    found = conclude(mu, weights, coefficients, pairs, floor)
+    sampler = conclude(mu, weights, coefficients, pairs, floor)
     # Without smoothing both are the game's value, up to rounding; many pairs tie there, and the derivative is that of
     # the value, by the envelope theorem. On the central path each is differentiated as what it is.
     slope = jnp.where(none, 0.0, value - jax.lax.stop_gradient(value))
-    optimal = [jax.lax.stop_gradient(bound) + slope for bound in (found.margin, found.bound)]
-    both = [jnp.where(smoothing > 0, x, y) for x, y in zip((found.margin, found.bound), optimal, strict=True)]
-    return eqx.tree_at(lambda s: (s.margin, s.bound), found, tuple(both))
+    optimal = [jax.lax.stop_gradient(bound) + slope for bound in (sampler.margin, sampler.bound)]
+    both = [jnp.where(smoothing > 0, x, y) for x, y in zip((sampler.margin, sampler.bound), optimal, strict=True)]
+    return eqx.tree_at(lambda s: (s.margin, s.bound), sampler, tuple(both))
 
 
 def requested_floor(floor: ScalarLike | None, P: Preference) -> Scalar:
@@ -168,12 +168,12 @@ def design_by(
     """The design by a method that the user names; a NaN `floor` is the default."""
     if method == "highs":
         least = float(floor)
-        found = design_on_host(np.asarray(coefficients), np.asarray(pairs), None if math.isnan(least) else least)
+        sampler = design_on_host(np.asarray(coefficients), np.asarray(pairs), None if math.isnan(least) else least)
     elif method == "jax":
-        found = compiled_design(coefficients, pairs, floor, smoothing)
+        sampler = compiled_design(coefficients, pairs, floor, smoothing)
     else:
         raise ValueError(f"`method` is {method!r}; it must be 'jax' or 'highs'.")
-    return throw_unless_successful(found, found.result) if throw else found
+    return throw_unless_successful(sampler, sampler.result) if throw else sampler
 
 
 def design_sampler(
@@ -217,8 +217,8 @@ def design_sampler(
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)  # uniform sampling puts response 1 on top
-    >>> found = ipodyn.design_sampler(P, "condorcet", floor=0.01)
-    >>> bool(found.feasible), int((P @ found.mu).argmax()), round(float(found.margin), 6)
+    >>> sampler = ipodyn.design_sampler(P, "condorcet", floor=0.01)
+    >>> bool(sampler.feasible), int((P @ sampler.mu).argmax()), round(float(sampler.margin), 6)
     (True, 0, 0.096)
     """
     P = one_matrix(P)

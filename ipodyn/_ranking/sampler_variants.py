@@ -55,11 +55,11 @@ def _finished(
     feasible = conclude(game.column, game.row.reshape(K, K), coefficients, pairs, jnp.zeros((), mu.dtype)).feasible
     mu = jnp.where(none, otherwise, jnp.where(feasible, mu, game.column))
     weights = jnp.where(none, 0.0, game.row.reshape(K, K))
-    found = conclude(mu, weights, coefficients, pairs, jnp.zeros((), mu.dtype))
-    met = found.margin if value is None else jnp.where(none, found.margin, _with_slope(found.margin, value))
-    margin = jnp.where(none | feasible, met, _with_slope(found.margin, game.lower))
-    bound = jnp.where(none, found.bound, _with_slope(found.bound, game.upper))
-    return eqx.tree_at(lambda s: (s.margin, s.bound), found, (margin, bound))
+    sampler = conclude(mu, weights, coefficients, pairs, jnp.zeros((), mu.dtype))
+    met = sampler.margin if value is None else jnp.where(none, sampler.margin, _with_slope(sampler.margin, value))
+    margin = jnp.where(none | feasible, met, _with_slope(sampler.margin, game.lower))
+    bound = jnp.where(none, sampler.bound, _with_slope(sampler.bound, game.upper))
+    return eqx.tree_at(lambda s: (s.margin, s.bound), sampler, (margin, bound))
 
 
 @jax.jit
@@ -119,8 +119,8 @@ def sparsest_sampler(
     [1.0, 0.0, 0.0]
     """
     P, pairs, fraction = _checked(P, fraction, criterion)
-    found = _sparsest(P, pairs, fraction)
-    return throw_unless_successful(found, found.result) if throw else found
+    sampler = _sparsest(P, pairs, fraction)
+    return throw_unless_successful(sampler, sampler.result) if throw else sampler
 
 
 class _Dual(NamedTuple):
@@ -277,8 +277,8 @@ def closest_sampler(
 
     >>> import ipodyn
     >>> P = ipodyn.problems.overshadowed_winner(3, 0.1)
-    >>> found = ipodyn.closest_sampler(P, "condorcet", fraction=0.5)
-    >>> round(float(found.sampler.margin), 6), bool(found.gap < 1e-9)
+    >>> closest = ipodyn.closest_sampler(P, "condorcet", fraction=0.5)
+    >>> round(float(closest.sampler.margin), 6), bool(closest.gap < 1e-9)
     (0.05, True)
     """
     P, pairs, fraction = _checked(P, fraction, criterion)
@@ -290,5 +290,5 @@ def closest_sampler(
     sampler, gap = _closest(P, pairs, reference, fraction)
     settled = choose(gap <= jnp.sqrt(jnp.finfo(P.dtype).eps), sampler.result, RESULTS.max_steps_reached)
     sampler = eqx.tree_at(lambda s: s.result, sampler, settled)
-    found = ClosestSampler(sampler, kl_divergence(sampler.mu, reference), gap)
-    return throw_unless_successful(found, settled) if throw else found
+    closest = ClosestSampler(sampler, kl_divergence(sampler.mu, reference), gap)
+    return throw_unless_successful(closest, settled) if throw else closest

@@ -137,8 +137,8 @@ def make_plan(evidence: Evidence, active: np.ndarray, criterion: str) -> tuple[P
     for start in range(0, len(todo), CHUNK):
         these = todo[start : start + CHUNK]
         answer = _solve(padded(lower[these], CHUNK), padded(upper[these], CHUNK), criterion)
-        for target, found in zip(plan[:3], answer, strict=True):
-            target[these] = np.asarray(found)[: len(these)]
+        for target, values in zip(plan[:3], answer, strict=True):
+            target[these] = np.asarray(values)[: len(these)]
     return plan, tops
 
 

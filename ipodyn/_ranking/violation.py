@@ -74,8 +74,8 @@ def most_violating(
     >>> import ipodyn, numpy as np
     >>> P = np.asarray(ipodyn.problems.bradley_terry(np.array([0.6, 0.0, -0.6])))
     >>> for radius in (0.05, 0.2):
-    ...     found = ipodyn.most_violating(ipodyn.IPO(), [0.2, 0.2, 0.6], P - radius, P + radius)
-    ...     print(round(float(found.margin), 3), found.pair.tolist())
+    ...     case = ipodyn.most_violating(ipodyn.IPO(), [0.2, 0.2, 0.6], P - radius, P + radius)
+    ...     print(round(float(case.margin), 3), case.pair.tolist())
     0.052 [0, 1]
     -0.28 [1, 0]
     """
@@ -89,9 +89,9 @@ def most_violating(
             f"`mu` has {K} responses: for {criterion!r} every structure is tried, so give {LARGEST[criterion]} at most."
         )
     best: dict[tuple[int, int], _Structure] = {}
-    for found in {"condorcet": _condorcet, "smith": _smith, "order": _order}[criterion](mu, low, up, least_win):
-        if found.pair not in best or found.margin < best[found.pair].margin:
-            best[found.pair] = found
+    for case in {"condorcet": _condorcet, "smith": _smith, "order": _order}[criterion](mu, low, up, least_win):
+        if case.pair not in best or case.margin < best[case.pair].margin:
+            best[case.pair] = case
     if not best:
         raise ValueError(
             f"no P between `lower` and `upper` meets the premise of {criterion!r} with wins of {least_win} or more: "

@@ -68,8 +68,8 @@ def witness(
     fixed sampling distribution meets the axioms. The constructions and their limits are derived here.
 
     >>> import ipodyn, jax.numpy as jnp
-    >>> found = ipodyn.witness(ipodyn.IPO(), jnp.array([0.5, 0.3, 0.2]), "condorcet")
-    >>> int(ipodyn.condorcet_winner(found.P)), round(float(found.margin), 6)
+    >>> example = ipodyn.witness(ipodyn.IPO(), jnp.array([0.5, 0.3, 0.2]), "condorcet")
+    >>> int(ipodyn.condorcet_winner(example.P)), round(float(example.margin), 6)
     (2, -0.125)
     """
     check_criterion(criterion)

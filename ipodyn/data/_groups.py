@@ -72,10 +72,10 @@ def disjoint_complete_groups(rng: np.random.Generator, seen: np.ndarray, group: 
     groups: list[list[int]] = []
     while len(remaining) >= group:
         start = remaining.pop(0)
-        found = _extend([start], [i for i in remaining if seen[start, i]], seen, group)
-        if found is not None:
-            remaining = [i for i in remaining if i not in found]
-            groups.append(sorted(found))
+        members = _extend([start], [i for i in remaining if seen[start, i]], seen, group)
+        if members is not None:
+            remaining = [i for i in remaining if i not in members]
+            groups.append(sorted(members))
     return np.asarray(groups, int).reshape(-1, group)
 
 
@@ -87,7 +87,7 @@ def _extend(members: list[int], candidates: list[int], seen: np.ndarray, group: 
         if len(members) + len(candidates) - place < group:
             return None
         later = [j for j in candidates[place + 1 :] if seen[i, j]]
-        found = _extend([*members, i], later, seen, group)
-        if found is not None:
-            return found
+        extended = _extend([*members, i], later, seen, group)
+        if extended is not None:
+            return extended
     return None

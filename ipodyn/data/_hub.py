@@ -71,10 +71,10 @@ def _locate(source: str | os.PathLike[str], split: str) -> pathlib.Path:
     """The file of the split: in a local folder, a local file itself, or downloaded."""
     path = pathlib.Path(source)
     if path.is_dir():
-        found = [path / f"{split}{suffix}" for suffix in _SUFFIXES if (path / f"{split}{suffix}").is_file()]
-        if not found:
+        files = [path / f"{split}{suffix}" for suffix in _SUFFIXES if (path / f"{split}{suffix}").is_file()]
+        if not files:
             raise DataError(f"{path}: the folder has no file {split}.jsonl.gz; put it there, or name the file itself")
-        return found[0]
+        return files[0]
     if path.exists():
         return path
     if path.name.endswith(_SUFFIXES) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):

@@ -70,13 +70,13 @@ def comparisons_in(frame: "polars.DataFrame", given: Columns, path: object, *, p
     """
     own, layout = _layout(frame, given, path, pooled)
     require_columns(frame, [] if own.weight is None else [own.weight], path)
-    found = layout(frame, own, path, pooled)
-    weights = found.weights
+    comparisons = layout(frame, own, path, pooled)
+    weights, scores = comparisons.weights, comparisons.scores
     if own.weight is not None:
         weights = weights * numbers(frame, own.weight, path)
     _check_range(path, own.weight or "", weights, np.isnan(weights) | (weights >= 0), "0 or more")
-    _check_range(path, own.score or "", found.scores, np.isnan(found.scores) | _in_unit(found.scores), "in [0, 1]")
-    return found._replace(weights=weights)
+    _check_range(path, own.score or "", scores, np.isnan(scores) | _in_unit(scores), "in [0, 1]")
+    return comparisons._replace(weights=weights)
 
 
 def _in_unit(values: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def load_pairs(
     given = Columns(prompt, first, second, score, weight, winner, wins, ties, chosen, rejected)
     read = comparisons_in(read_table(path), given, name_of(path), pooled=by == "model")
     rows = _ranked(read)
-    found = tournaments(
+    seen = tournaments(
         rows.fate == _USED,
         rows.prompts.codes,
         rows.first,
@@ -93,24 +93,24 @@ def load_pairs(
         both_orders=both_orders,
         prior=prior,
     )
-    which, places = _groups(name_of(path), found, group, subsets, host_generator(key), limit)
+    which, places = _groups(name_of(path), seen, group, subsets, host_generator(key), limit)
     if which.size == 0:
-        raise DataError(_nothing(name_of(path), found, group, rows.fate, both_orders))
+        raise DataError(_nothing(name_of(path), seen, group, rows.fate, both_orders))
     K = places.shape[1]
     a, b = pairs(K)
-    upper = found.entries(which, places[:, a], places[:, b])
-    lower = found.entries(which, places[:, b], places[:, a])
-    fate = _fates(rows.fate, found, which, np.concatenate([upper, lower]), both_orders)
+    upper = seen.entries(which, places[:, a], places[:, b])
+    lower = seen.entries(which, places[:, b], places[:, a])
+    fate = _fates(rows.fate, seen, which, np.concatenate([upper, lower]), both_orders)
     names, prompt_names, notes = _names(rows, K)
     kept = "complete tournaments" if group is None else f"{subsets} complete groups of {group}, seed {key_words(key)}"
     orders = ", both orders averaged" if both_orders else ""
     comparisons = np.zeros((which.size, K, K))
-    comparisons[:, a, b] = comparisons[:, b, a] = found.counts[upper]
+    comparisons[:, a, b] = comparisons[:, b, a] = seen.counts[upper]
     return PreferenceSet(
-        P=from_rounded(found.P[upper], K),
-        prompts=prompt_names[found.prompts[which]],
-        responses=names[found.members[found.first[which][:, None] + places]],
-        report=_report(fate, found, which, group, len(rows.prompts.labels), read.notes + notes),
+        P=from_rounded(seen.P[upper], K),
+        prompts=prompt_names[seen.prompts[which]],
+        responses=names[seen.members[seen.first[which][:, None] + places]],
+        report=_report(fate, seen, which, group, len(rows.prompts.labels), read.notes + notes),
         source=f"pairs {pathlib.Path(name_of(path)).name}, {kept}{orders}" + (f", prior {prior:g}" if prior else ""),
         counts=comparisons,
     )
@@ -149,30 +149,31 @@ def _names(rows: _Rows, K: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]
     return names, prompts, notes
 
 
-def _ranked(found: Comparisons) -> _Rows:
-    order = sorted(range(len(found.labels)), key=found.labels.__getitem__)
+def _ranked(comparisons: Comparisons) -> _Rows:
+    order = sorted(range(len(comparisons.labels)), key=comparisons.labels.__getitem__)
     rank = np.empty(len(order) + 1, int)
     rank[order], rank[-1] = np.arange(len(order)), -1  # code -1, a missing id, stays -1
-    responses = [found.labels[place] for place in order]
-    return _Rows(found.prompts, responses, rank[found.first], rank[found.second], found.scores, found.weights)
+    responses = [comparisons.labels[place] for place in order]
+    first, second = rank[comparisons.first], rank[comparisons.second]
+    return _Rows(comparisons.prompts, responses, first, second, comparisons.scores, comparisons.weights)
 
 
 def _fates(
-    before: np.ndarray, found: Tournaments, which: np.ndarray, entries: np.ndarray, both_orders: bool
+    before: np.ndarray, seen: Tournaments, which: np.ndarray, entries: np.ndarray, both_orders: bool
 ) -> np.ndarray:
     """What becomes of each row in the end, `entries` being those of `found.P` that matrices of `which` are made of."""
     fate = before.copy()
-    needed = np.zeros(found.P.size, bool)
+    needed = np.zeros(seen.P.size, bool)
     needed[entries] = True
-    fate[found.rows] = np.where(np.isin(found.owner, which), _NO_GROUP, _INCOMPLETE)
+    fate[seen.rows] = np.where(np.isin(seen.owner, which), _NO_GROUP, _INCOMPLETE)
     if both_orders:
-        fate[found.rows[~found.seen[found.entry]]] = _ONE_ORDER
-    fate[found.rows[needed[found.entry]]] = _USED
+        fate[seen.rows[~seen.seen[seen.entry]]] = _ONE_ORDER
+    fate[seen.rows[needed[seen.entry]]] = _USED
     return fate
 
 
 def _report(
-    fate: np.ndarray, found: Tournaments, which: np.ndarray, group: int | None, prompts: int, notes: tuple[str, ...]
+    fate: np.ndarray, seen: Tournaments, which: np.ndarray, group: int | None, prompts: int, notes: tuple[str, ...]
 ) -> LoadReport:
     """The account of rows with a `fate` and of `prompts`, of which those in `which` gave matrices."""
     what = "an incomplete tournament" if group is None else f"no complete group of {group}"
@@ -184,7 +185,7 @@ def _report(
         prompts_read=prompts,
         prompts_used=made,
         prompts_dropped=counted(
-            {"without a usable row": prompts - len(found), f"with {what}": len(found) - made},
+            {"without a usable row": prompts - len(seen), f"with {what}": len(seen) - made},
         ),
         matrices_made=which.size,
         notes=notes,
@@ -209,16 +210,16 @@ def _tally(fate: np.ndarray, group: int | None, what: str) -> dict[str, int]:
 
 def _groups(
     path: object,
-    found: Tournaments,
+    seen: Tournaments,
     group: int | None,
     subsets: str,
     rng: np.random.Generator,
     limit: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Complete groups: the prompt of each, (groups,), and the places of its members, (groups, K); possibly none."""
-    complete = found.complete
+    complete = seen.complete
     if group is None:
-        sizes, counts = np.unique(found.sizes[complete], return_counts=True)
+        sizes, counts = np.unique(seen.sizes[complete], return_counts=True)
         if len(sizes) > 1:
             seen_sizes = ", ".join(f"{c:,} of {int(s)}" for s, c in zip(sizes, counts, strict=True))
             raise DataError(
@@ -228,35 +229,35 @@ def _groups(
         which = np.flatnonzero(complete)
         return which, np.tile(np.arange(int(sizes.max(initial=0))), (which.size, 1))
     # A prompt of K responses has one group or none. Only among more is there something to choose.
-    whole = np.flatnonzero(complete & (found.sizes == group))
+    whole = np.flatnonzero(complete & (seen.sizes == group))
     groups = [np.tile(np.arange(group), (whole.size, 1))]
     which = [whole]
-    larger = found.sizes > group
+    larger = seen.sizes > group
     if subsets == "all":
-        check_number(found.sizes, group, limit, path)
+        check_number(seen.sizes, group, limit, path)
         a, b = pairs(group)
         for prompt in np.flatnonzero(larger).tolist():
-            places = all_subsets(int(found.sizes[prompt]), group)
-            groups.append(places[found.seen_in(prompt)[places[:, a], places[:, b]].all(axis=1)])
+            places = all_subsets(int(seen.sizes[prompt]), group)
+            groups.append(places[seen.seen_in(prompt)[places[:, a], places[:, b]].all(axis=1)])
             which.append(np.full(len(groups[-1]), prompt))
     elif larger.any():
-        for prompt, size in enumerate(found.sizes.tolist()):
+        for prompt, size in enumerate(seen.sizes.tolist()):
             if size <= group:
                 rng.permutation(size)  # so that what a key chooses of one prompt depends on no other's gaps
             else:
-                groups.append(disjoint_complete_groups(rng, found.seen_in(prompt), group))
+                groups.append(disjoint_complete_groups(rng, seen.seen_in(prompt), group))
                 which.append(np.full(len(groups[-1]), prompt))
     owners = np.concatenate(which)
     order = np.argsort(owners, kind="stable")
     return owners[order], np.concatenate(groups)[order]
 
 
-def _nothing(path: object, found: Tournaments, group: int | None, fate: np.ndarray, both_orders: bool) -> str:
+def _nothing(path: object, seen: Tournaments, group: int | None, fate: np.ndarray, both_orders: bool) -> str:
     """Why no matrix could be made, in one line."""
-    if not len(found):
+    if not len(seen):
         reasons = _tally(fate, group, "")
         return f"{path}: no usable row: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-    most = int(found.sizes.max())
+    most = int(seen.sizes.max())
     if group is not None and most < group:
         return f"{path}: no prompt has {group} responses (the most is {most}); use groups of {most} or fewer"
     cure = "compare the missing pairs" if group is not None and group <= 2 else "use smaller groups"
