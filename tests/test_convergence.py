@@ -211,6 +211,16 @@ def test_no_other_metric_is_better(rng):
             assert np.linalg.norm(root.T @ (P - 0.5) @ root, 2) <= float(found.gain) * (1 + 1e-12)
 
 
+def test_singular_weights_leave_the_best_metric_finite():
+    """Weights of most pairs tend to 0 here, until rounding makes eigenvalues of their Laplacian negative."""
+    wins = [[1, -1, 1, 1, -1], [1, -1, 1, -1], [-1, 1, 1], [1, 1], [-1]]
+    A = np.zeros((6, 6))
+    A[np.triu_indices(6, 1)] = np.concatenate(wins) / 2
+    found = ipodyn.convergence_certificate(MRS(0.5 + A - A.T, alpha=0.0, beta=1.0, lam=1.0), metric="best")
+    least, gain = float(np.asarray(found.least_gain)), float(found.gain)
+    assert 0 < least <= gain <= projected_norm(0.5 + A - A.T) / 2 * (1 + 1e-12) and gain - least < 1e-3 * gain
+
+
 def test_three_responses_have_no_better_metric(rng):
     loop = MRS(random_P(rng, 1, 3)[0], alpha=0.2, beta=2.0, lam=1.0)
     best = ipodyn.convergence_certificate(loop, metric="best")

@@ -49,7 +49,7 @@ def best_norm(B: PreferenceBlock, inside: Bool[Array, "K *batch"]) -> MetricNorm
 
     A semidefinite programme whose dual is the largest nuclear norm of X^1/2 B X^1/2 over X = L(w), the Laplacians of
     weights w on the pairs that sum to 1/4. Given w, N = X^-1/2 |X^1/2 B X^1/2| X^-1/2 has -N <= iB <= N, so that
-    max d / 4 with d_ij = |e_i - e_j|_N^2 is an upper bound, while sum w d is the dual's value; w <- w d^1.3,
+    max d / 4 with d_ij = |e_i - e_j|_N^2 is an upper bound, while sum w d is the nuclear norm; w <- w d^1.3,
     normalised, raises it. (Powers 1/2 and 1 are slower; the best bounds met are kept.) The derivative in B, first
     order only, is that of the dual at the last w (the envelope theorem).
     """
@@ -81,10 +81,16 @@ class _Dual(NamedTuple):
     count: Array
 
 
+def _little(x: Array) -> float:
+    """What may be added to a matrix of size 1: the rounding of its inverse stays below that of single precision."""
+    return float(jnp.finfo(x.dtype).eps) ** 0.6
+
+
 def _powers(X: Float[Array, "*batch K K"]) -> tuple[Array, Array]:
     """The square root of a positive definite matrix, and its inverse."""
     values, vectors = jnp.linalg.eigh(X)
-    root = jnp.sqrt(jnp.maximum(values, jnp.finfo(X.dtype).tiny))[..., None, :]
+    least = jnp.maximum(_little(X) * values[..., -1:], float(jnp.finfo(X.dtype).tiny))  # rounding may make it negative
+    root = jnp.sqrt(jnp.maximum(values, least))[..., None, :]
     turned = jnp.swapaxes(vectors, -1, -2)
     return (vectors * root) @ turned, (vectors / root) @ turned
 
@@ -112,12 +118,12 @@ def _distances(N: Float[Array, "*batch K K"]) -> Array:
 
 
 def _iterate(B: Float[Array, "*batch K K"], inside: Array) -> _Metric:
-    K, eps = B.shape[-1], float(jnp.finfo(B.dtype).eps)
+    K = B.shape[-1]
     eye = jnp.eye(K, dtype=B.dtype)
     apart = jnp.asarray(~np.eye(K, dtype=bool))
     pairs = (inside[..., :, None] & inside[..., None, :] & apart).astype(B.dtype)
     count = jnp.maximum(jnp.sum(pairs, axis=(-2, -1), keepdims=True), 1.0)
-    least = eps / count
+    least = _little(B) / count
     number = jnp.maximum(jnp.sum(inside, axis=-1), 1)[..., None, None].astype(B.dtype)
     members = (inside[..., :, None] & inside[..., None, :]).astype(B.dtype)
     rest = eye * (1 - inside[..., None, :].astype(B.dtype)) + members / number  # projects on what is not sum-zero
@@ -130,7 +136,8 @@ def _iterate(B: Float[Array, "*batch K K"], inside: Array) -> _Metric:
         absolute, _ = _absolute(root @ B @ root)
         N = inverse @ absolute @ inverse
         d = _distances(N) * pairs
-        upper, lower = jnp.max(d, axis=(-2, -1)) / 4, jnp.sum(dual.weights * d, axis=(-2, -1)) / 2
+        upper = jnp.max(d, axis=(-2, -1)) / 4
+        lower = jnp.trace(absolute, axis1=-2, axis2=-1) / (2 * jnp.sum(dual.weights, axis=(-2, -1)))
         better = upper < dual.upper
         upper, lower = jnp.minimum(upper, dual.upper), jnp.maximum(lower, dual.lower)
         moved = dual.weights * d**STEP
