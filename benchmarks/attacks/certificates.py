@@ -54,11 +54,12 @@ def projected_norms(P: np.ndarray) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, M: int, K: int, rates: tuple[float, float]) -> Loops:
-    """Loops whose alpha^2 + b^2 is 1 minus something log-uniform between the two numbers."""
+    """Loops whose alpha^2 + b^2 is log-uniform between two numbers; if both are at most 1, its distance from 1 is."""
     P = matrices(rng, M, K)
     alpha = np.where(rng.random(M) < 0.5, rng.uniform(0, 1, M), 1 - 10 ** rng.uniform(-3, 0, M))
     alpha = np.where(rng.random(M) < 0.1, 0.0, alpha)
-    rate = 1 - 10 ** rng.uniform(*np.log10(rates), M) if rates[1] <= 1 else 10 ** rng.uniform(*np.log10(rates), M)
+    spread = np.exp(rng.uniform(np.log(rates[0]), np.log(rates[1]), M))
+    rate = 1 - spread if rates[1] <= 1 else spread
     b = np.sqrt(np.maximum(rate - alpha**2, 1e-4))
     lam = rng.uniform(0.1, 1, M)
     beta = 2 * b / (lam * np.maximum(projected_norms(P), 1e-3))

@@ -98,6 +98,8 @@ def search(loops: int, seed: int, block_size: int, generations: int, seconds: fl
     key = jax.random.key(seed)
     while seen < loops and time.perf_counter() - began < seconds:
         for K in SIZES:
+            if time.perf_counter() - began >= seconds:
+                break
             key, now = jax.random.split(key)
             block = draw(now, K, block_size)
             moves = first(block)
