@@ -42,6 +42,10 @@ def test_numbers_are_those_of_the_functions_called_directly(matrices, found):
                 crossing += 1
                 np.testing.assert_allclose(radius(matrices[index], **{name: value}), 1, atol=1e-8, err_msg=name)
     assert crossing >= 8
+    values = np.stack([found.limits.alpha, found.limits.beta, found.limits.lam], axis=1)
+    expected = {"stable_throughout": np.isinf(values), "unstable_throughout": values == 0}
+    for name, where in {**expected, "successful": (values > 0) & np.isfinite(values)}.items():
+        np.testing.assert_array_equal(found.limits.result == getattr(ipodyn.RESULTS, name), where, err_msg=name)
 
 
 @pytest.mark.slow
@@ -112,6 +116,7 @@ def test_prompts_without_finite_scores_are_unknown_and_count_as_unsafe():
     found = ipodyn.diagnose(certain, alpha=0.5, beta=1.0, lam=0.5, objective=ipodyn.DPO())
     assert verdicts(found.equilibrium, 0.5).tolist() == ["unknown"] and found.riskiest().tolist() == [0]
     assert found.equilibrium.grade.tolist() == ["unresolved"] and found.equilibrium.diverging.all()
+    assert np.asarray(found.limits.result == ipodyn.RESULTS.diverging_scores).all()
     assert found.recommendation.result == ipodyn.RESULTS.infeasible
     for name in ("policy", "entropy", "drift", "radius", "omega", "period"):
         assert np.isnan(getattr(found.equilibrium, name)).all(), name

@@ -13,6 +13,7 @@ from .._equilibria.critical import CODES
 from .._numerics.checks import check_alpha, check_beta, check_lam, check_policy, check_preference
 from .._numerics.deprecation import moved_attributes, renamed_attribute, renamed_keywords
 from .._numerics.randomness import RandomKey
+from .._numerics.results import RESULTS
 from .._numerics.types import PolicyLike
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
@@ -37,7 +38,7 @@ class Diagnosis(eqx.Module):
     - `equilibrium`: where the loop stands still: `.policy`, `.entropy`, `.drift`, `.result`, `.residual`, `.radius`,
       `.omega`, `.period`; `.grade` ("stable", "close", "unstable" or "unresolved"), and as independent flags `.solved`,
       `.stable`, `.close`, `.unstable`, `.collapses`.
-    - `limits`: critical values `.alpha`, `.beta`, `.lam`; `.safe("beta", 0.95)`, up to where 95 % stay stable.
+    - `limits`: critical values `.alpha`, `.beta`, `.lam`, `.result`; `.safe("beta", 0.95)`, up to which 95 % settle.
     - `uncertainty`: `.counted`, whether the input had counts; `.stable_probability`, `.radius_low`, `.radius_high`.
     - `recommendation`: a setting to use, a `Recommendation`.
     """
@@ -218,9 +219,15 @@ def _piece(
     # Like next to like: blocks then end together. Those without finite scores at any setting are left out.
     order = worst_first(equilibrium)
     order = order[~equilibrium.diverging[order]]
-    critical = np.full((len(CODES), which.size), np.nan, prompts.P.dtype)
-    critical[:, order] = prompts.critical(which[order], work.part("critical", which.size))
-    limits = StabilityLimits(**dict(zip(CODES, critical, strict=True)))
+
+    def everywhere(known: np.ndarray, otherwise: ArrayLike) -> np.ndarray:
+        whole = np.full((len(CODES), which.size), otherwise, known.dtype)
+        whole[:, order] = known
+        return whole
+
+    critical, results = prompts.critical(which[order], work.part("critical", which.size))
+    result = jax.tree.map(lambda *codes: everywhere(*codes).T, results, RESULTS.diverging_scores)
+    limits = StabilityLimits(**dict(zip(CODES, everywhere(critical, np.nan), strict=True)), result=result)
     if counts is None:
         unknown = np.full(which.size, np.nan)
         return preferences, equilibrium, limits, StabilityUncertainty(False, unknown, unknown, unknown)

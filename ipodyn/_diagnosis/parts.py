@@ -88,12 +88,13 @@ class StabilityLimits(eqx.Module):
     """Where M prompts lose stability, the other two parameters as they are.
 
     - `alpha`, `beta`, `lam` (M,): critical values; inf where stability is never lost, 0 where there is none to lose,
-      NaN where the search failed.
+      NaN where the search failed. - `result` (M, 3): of the searches for alpha, beta and lam, as `critical_alpha` says.
     """
 
     alpha: Reals
     beta: Reals
     lam: Reals
+    result: RESULTS
 
     def safe(self, name: str, fraction: float) -> float:
         """The largest alpha, beta or lam (`name`) up to which this fraction of the prompts stays stable."""

@@ -15,6 +15,7 @@ from .._equilibria.critical import CODES, solve_critical
 from .._equilibria.equilibrium import equilibrium
 from .._loops.mrs import MRS
 from .._numerics.randomness import RandomKey
+from .._numerics.results import RESULTS
 from .._numerics.simplex import entropy, kl_divergence
 from .._objectives.objective import AbstractObjective
 from .._preferences.hodge import hodge_split
@@ -67,11 +68,12 @@ def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array
 
 def _critical(
     static: None, shared: Shared, index: Int[Array, " S"], given: tuple[Float[Array, "S K K"], Int[Array, " S"]]
-) -> Array:
+) -> tuple[Array, RESULTS]:
     """Critical values of the parameter that each point names: one search, because compiling it is what takes time."""
     P, which = given
     ends = jnp.asarray([LARGEST[name] for name in CODES], P.dtype)
-    return solve_critical(shared.loops(P), which, ends[which]).value
+    found = solve_critical(shared.loops(P), which, ends[which])
+    return found.value, found.result
 
 
 def _structure(static: None, nothing: None, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> PreferenceSummary:
@@ -150,8 +152,8 @@ class Prompts:
         shared = eqx.tree_at(lambda shared: [getattr(shared, name) for name in names], self.shared, values)
         return self._run(_facts, shared, prompts.size, lambda own: self.P[prompts[own]])
 
-    def critical(self, prompts: np.ndarray, report: Report | None = None) -> np.ndarray:
-        """Critical values of some prompts, (3, prompts), in the order of `CODES`."""
+    def critical(self, prompts: np.ndarray, report: Report | None = None) -> tuple[np.ndarray, RESULTS]:
+        """Critical values of some prompts and what came of the searches, (3, prompts), in the order of `CODES`."""
         kinds = len(CODES)
 
         def given(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,9 +161,10 @@ class Prompts:
             return self.P[prompts[place]], which.astype(np.int32)
 
         if prompts.size == 0:
-            return np.zeros((kinds, 0), self.P.dtype)
+            none = np.zeros((kinds, 0), self.P.dtype)
+            return none, jax.tree.map(lambda code: np.full(none.shape, code), RESULTS.successful)
         values = self._run(_critical, self.shared, kinds * prompts.size, given, report)
-        return values.reshape(kinds, prompts.size)
+        return jax.tree.map(lambda x: x.reshape(kinds, prompts.size), values)
 
     def posterior_radius(
         self, prompts: np.ndarray, counts: np.ndarray, key: RandomKey, report: Report | None = None
