@@ -10,7 +10,7 @@ from ipodyn import DPO, MRS
 from ipodyn._objectives.response import LinearResponse
 from ipodyn._rollouts import chunk_kernel as _chunk_kernel
 from ipodyn._rollouts.rounds import run_until_standing, sum_rounds
-from ipodyn._rollouts.statistics import Plan
+from ipodyn._rollouts.statistics import Chunking
 
 S = 256
 
@@ -55,7 +55,7 @@ def test_it_serves_what_fits(rng):
 def test_sweeps_use_it_on_cuda_and_nowhere_else(rng):
     """Lowering for CUDA needs no GPU: it compiles the kernel to Triton's language."""
     one_round, state = loops(rng, 4)
-    plan = Plan.of(200, None)
+    plan = Chunking.of(200, None)
     traced = jax.jit(lambda one_round, state: run_until_standing(one_round, state, plan)).trace(one_round, state)
     assert "mrs_ipo_rounds" in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "mrs_ipo_rounds" not in traced.lower(lowering_platforms=("cpu",)).as_text()

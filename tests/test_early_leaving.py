@@ -9,13 +9,13 @@ from preferences import complementary
 import ipodyn
 from ipodyn._rollouts.rollout import finish
 from ipodyn._rollouts.rounds import run, run_until_standing
-from ipodyn._rollouts.statistics import Plan
+from ipodyn._rollouts.statistics import Chunking
 
 
 def both(P, alpha, beta, lam, start, *, num_steps=3000):
     """Statistics of a block of loops (batch axis last), left early and computed to the end."""
     loop = ipodyn.MRS(P, alpha=alpha, beta=beta, lam=lam, pi_ref=jnp.full_like(start, 1 / len(start)), pi_0=start)
-    plan = Plan.of(num_steps, None)
+    plan = Chunking.of(num_steps, None)
 
     @jax.jit
     def compute(loop):

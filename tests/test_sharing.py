@@ -152,7 +152,7 @@ def test_the_manifest_decides_the_regions(tmp_path, monkeypatch):
     assert [region.stop - region.first for region in first.regions] == [2] * 5
     again = Store.open(tmp_path / "map", problem, parts=10)
     assert again.regions == first.regions
-    shares = [again.share(part, 3) for part in range(3)]
+    shares = [again.regions_of(part, 3) for part in range(3)]
     assert sorted((region for share in shares for region in share), key=lambda region: region.index) == again.regions
     assert len(again.missing()) == 5 and again.missing(shares[1]) == shares[1]
 

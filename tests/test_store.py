@@ -204,7 +204,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 store = Store.open(sys.argv[1], problem, parts=10)
 for _ in range(5):
-    for region in store.share(int(sys.argv[2]), 2):
+    for region in store.regions_of(int(sys.argv[2]), 2):
         store.write(region, lambda first, stop: {name: x[first:stop] for name, x in fields.items()})
 print(store.run)
 """

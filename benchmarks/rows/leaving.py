@@ -29,7 +29,7 @@ def prepare_all_rounds(job: Job) -> Any:
     from ipodyn._maps import grid as _grid
     from ipodyn._rollouts import statistics as _statistics
 
-    plan = _statistics.Plan.of(job.num_steps, None)
+    plan = _statistics.Chunking.of(job.num_steps, None)
     size = _engine.block_size(job.K, 4, num_points=job.num_trajectories)
     grid = _grid.Grid.of(job.P, alpha=job.alpha, beta=job.beta, lam=job.lam)
     tile = grid.tile(np.arange(len(job.P)), size)

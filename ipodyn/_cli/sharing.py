@@ -32,7 +32,7 @@ class Part:
         return f"process {self.index} of {self.count}" if self.together else f"task {self.index + 1} of {self.count}"
 
     def regions(self, store: Store) -> list[Region]:
-        return store.share(self.index, self.count)
+        return store.regions_of(self.index, self.count)
 
     def check_folder(self, store: Store) -> None:
         """All processes must see one folder: a collective operation on what its manifest calls the run."""

@@ -18,14 +18,14 @@ from .._numerics.randomness import RandomKey, is_key, random_key
 from .._numerics.types import Policy, ScalarLike, VectorLike, as_float
 from .._objectives.empirical import check_ridge
 from .._rollouts.finite import FiniteOrbit, one_orbit, save_policies
-from .._rollouts.statistics import Plan
+from .._rollouts.statistics import Chunking
 from .batch import SINGLE, Batch, OfMRS, block_of
 
 
 class _Static(NamedTuple):
     """What is compiled in."""
 
-    plan: Plan
+    plan: Chunking
     objective: Any  # a frozen equinox module without arrays
     own: frozenset[str]
     trajectories: int
@@ -101,7 +101,7 @@ def finite_sweep(
         "key": jax.random.key_data(random_key(key)),
     }
     static = _Static(
-        Plan.of(num_steps, window),
+        Chunking.of(num_steps, window),
         loops.objective,
         batch.own,
         num_trajectories,

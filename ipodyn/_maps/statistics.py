@@ -175,6 +175,6 @@ def _merged(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Chan, Golub & LeVeque (1979), eq. (2.1): exact, and without the cancellation of a sum of squares."""
     count = one[0] + other[0]
-    share = other[0] / np.maximum(count, 1)
+    weight = other[0] / np.maximum(count, 1)
     apart = other[1] - one[1]
-    return count, one[1] + apart * share, one[2] + other[2] + apart**2 * one[0] * share
+    return count, one[1] + apart * weight, one[2] + other[2] + apart**2 * one[0] * weight

@@ -5,7 +5,7 @@
     regions/00012.json        written last: region 12 is finished, with lengths and checksums of its chunks
 
 It lies in a folder or a bucket. Any number of processes may fill one store, on any number of machines: each region is
-written whole by whoever takes it, and `Store.share` deals the regions out so that no two need to talk.
+written whole by whoever takes it, and `Store.regions_of` deals the regions out so that no two need to talk.
 
 What is read back is checked. The manifest and the marks carry a hash of their own; the descriptions and coordinates of
 `map.zarr` follow from the manifest and are written again where they differ; every chunk has a checksum, and its mark
@@ -123,7 +123,7 @@ class Store:
         store._describe()
         return store
 
-    def share(self, part: int, parts: int) -> list[Region]:
+    def regions_of(self, part: int, parts: int) -> list[Region]:
         """The regions of one of `parts` processes, `part` = 0 .. parts - 1; together they have each region once."""
         return self.regions[part::parts]
 

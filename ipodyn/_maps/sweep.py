@@ -11,7 +11,7 @@ from .._loops.loop import AbstractLoop
 from .._numerics.types import VectorLike
 from .._rollouts.rollout import Orbit, finish
 from .._rollouts.rounds import run_until_standing
-from .._rollouts.statistics import Plan
+from .._rollouts.statistics import Chunking
 from .batch import Batch, OfAny, OfMRS, block_of
 
 # Loops are handed to the devices in pieces of about so many bytes: memory there does not grow with their number.
@@ -21,7 +21,7 @@ PIECE_BYTES = 64 * 1024 * 1024
 class _Static(NamedTuple):
     """What is compiled in: the cut of the rounds, the kind of loop, and which fields every loop has its own of."""
 
-    plan: Plan
+    plan: Chunking
     kind: OfMRS | OfAny
     own: frozenset[str]
 
@@ -67,7 +67,7 @@ def sweep(
     >>> orbits.final.shape, [ipodyn.Regime(int(code)).name for code in jax.vmap(ipodyn.classify)(orbits)]
     ((3, 3), ['converges', 'converges', 'oscillates'])
     """
-    plan = Plan.of(num_steps, window)
+    plan = Chunking.of(num_steps, window)
     batch = Batch.of(loops, policy0)
     static = _Static(plan, batch.kind, batch.own)
     num_loops = batch.num_loops

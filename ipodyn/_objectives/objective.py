@@ -184,8 +184,8 @@ class AbstractObjective(eqx.Module):
 
         >>> import ipodyn, jax.numpy as jnp
         >>> third = jnp.full(3, 1 / 3)
-        >>> sure = jnp.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
-        >>> optimum = ipodyn.DPO().solve(sure, third, third, beta=1.0, throw=False)
+        >>> decided = jnp.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
+        >>> optimum = ipodyn.DPO().solve(decided, third, third, beta=1.0, throw=False)
         >>> bool(optimum.result == ipodyn.RESULTS.diverging_scores)
         True
         """

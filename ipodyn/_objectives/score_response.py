@@ -47,9 +47,9 @@ class ScoreResponse(AbstractResponse):
         uniform = jnp.full_like(pi_0, 1 / pi_0.shape[0])
         solution = objective.solve_score(P, uniform)
         # Where no score exists ties stand in: their rounds mean nothing, as `inside` says, and keep nobody waiting.
-        hopeless = solution.result == RESULTS.diverging_scores
-        P = jnp.where(hopeless[None, None], 0.5, P)
-        first = jnp.where(hopeless[None], 0.0, solution.score)
+        unsolvable = solution.result == RESULTS.diverging_scores
+        P = jnp.where(unsolvable[None, None], 0.5, P)
+        first = jnp.where(unsolvable[None], 0.0, solution.score)
         return cls(objective, P, beta, lam, pi_0, first, solution.result)
 
     def init(self) -> tuple[PolicyBlock, BoolBlock]:
@@ -75,6 +75,6 @@ class ScoreResponse(AbstractResponse):
     def result(self, memory: tuple[PolicyBlock, BoolBlock]) -> RESULTS:
         # Scores that exist inside the simplex diverge on its faces if P has entries 0 and 1, and a loop can get there:
         # probabilities underflow.
-        sure = jnp.any((self.P <= 0) | (self.P >= 1), axis=(0, 1))
-        lost = choose(sure, RESULTS.diverging_scores, RESULTS.max_steps_reached)
+        deterministic = jnp.any((self.P <= 0) | (self.P >= 1), axis=(0, 1))
+        lost = choose(deterministic, RESULTS.diverging_scores, RESULTS.max_steps_reached)
         return choose((self.inside == RESULTS.successful) & ~memory[1], lost, self.inside)

@@ -33,8 +33,8 @@ def possible_tops(lower: Preference, upper: Preference, criterion: str) -> Bool[
     if criterion == "condorcet":
         return dominant
     # Minimal for some matrix exactly if it is when all that is open inside is a tie.
-    sure = jnp.where(lower > 0.5, 1.0, jnp.where(upper < 0.5, 0.0, 0.5)).astype(lower.dtype)
-    inner = jnp.where(across, 1.0, jnp.where(across.swapaxes(1, 2), 0.0, sure[None]))
+    decided = jnp.where(lower > 0.5, 1.0, jnp.where(upper < 0.5, 0.0, 0.5)).astype(lower.dtype)
+    inner = jnp.where(across, 1.0, jnp.where(across.swapaxes(1, 2), 0.0, decided[None]))
     return dominant & jnp.all(jax.vmap(smith_set)(inner) == sets, axis=1)
 
 

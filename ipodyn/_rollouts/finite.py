@@ -18,7 +18,7 @@ from .._numerics.simplex import entropy
 from .._numerics.types import Policy, PolicyBlock, ScalarLike, VectorLike, as_float
 from .._objectives.empirical import check_ridge
 from .rounds import run
-from .statistics import Plan
+from .statistics import Chunking
 
 
 class Spread(NamedTuple):
@@ -84,7 +84,7 @@ def save_policies(paths: bool) -> Callable[[PolicyBlock], Any] | None:
 
 
 def one_orbit(
-    one_round: Round, policy0: PolicyBlock, plan: Plan, save: Callable[[PolicyBlock], Any] | None
+    one_round: Round, policy0: PolicyBlock, plan: Chunking, save: Callable[[PolicyBlock], Any] | None
 ) -> FiniteOrbit:
     progress, saved = run(one_round, one_round.start(policy0), plan, save)
     final = one_round.policy(progress.state)
@@ -106,7 +106,7 @@ def _finite_rollout(
     policy0: Array,
     num_pairs: Array,
     ridge: Array | None,
-    plan: Plan,
+    plan: Chunking,
     save: Callable[[PolicyBlock], Any] | None,
 ) -> FiniteOrbit:
     return one_orbit(finite_round(loop, key, num_pairs, ridge), policy0, plan, save)
@@ -146,6 +146,6 @@ def finite_rollout(
     """
     check_ridge(loop.objective, ridge)
     policy = start_policy(loop, None if policy0 is None else jnp.asarray(policy0))
-    plan = Plan.of(num_steps, window)
+    plan = Chunking.of(num_steps, window)
     ridge = None if ridge is None else as_float(ridge, loop.P)
     return _finite_rollout(loop, random_key(key), policy, as_float(num_pairs, loop.P), ridge, plan, save)

@@ -13,7 +13,7 @@ from .._numerics.simplex import entropy
 from .._numerics.types import Policy, PolicyBlock, ScalarBlock, VectorLike
 from .growth import growth
 from .rounds import run
-from .statistics import Plan, Progress, decay_of
+from .statistics import Chunking, RunningStatistics, decay_of
 
 
 class Orbit(eqx.Module):
@@ -53,7 +53,7 @@ class Orbit(eqx.Module):
     result: RESULTS
 
 
-def finish(one_round: AbstractRound, progress: Progress, saved: Any = None) -> Orbit:
+def finish(one_round: AbstractRound, progress: RunningStatistics, saved: Any = None) -> Orbit:
     """The orbit after the last round: one more round gives the evidence for or against convergence."""
     state = progress.state
     following = one_round(state)
@@ -87,7 +87,7 @@ def finish(one_round: AbstractRound, progress: Progress, saved: Any = None) -> O
 
 
 @eqx.filter_jit
-def _rollout(loop: AbstractLoop, policy0: Policy, plan: Plan, save: Callable[[Policy], Any] | None) -> Orbit:
+def _rollout(loop: AbstractLoop, policy0: Policy, plan: Chunking, save: Callable[[Policy], Any] | None) -> Orbit:
     one_round = loop.round()
     progress, saved = run(one_round, one_round.start(policy0), plan, save)
     return finish(one_round, progress, saved)
@@ -122,7 +122,7 @@ def rollout(
     ([0.333333, 0.333333, 0.333333], (100,))
     """
     policy = start_policy(loop, None if policy0 is None else jnp.asarray(policy0))
-    orbit = _rollout(loop, policy, Plan.of(num_steps, window), save)
+    orbit = _rollout(loop, policy, Chunking.of(num_steps, window), save)
     if throw:
         return orbit.result.error_if(orbit, orbit.result != RESULTS.successful)
     return orbit

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from .._loops.loop import AbstractRound, failed, where
 from .._numerics.types import BoolBlock, Policy, PolicyBlock, ScalarBlock
 from . import chunk_kernel as _chunk_kernel
-from .statistics import Moments, Plan, Progress
+from .statistics import Chunking, Moments, RunningStatistics
 
 STANDING_RISE = 1e-3  # nats that a logit may gain on the leading one in a chunk that counts as standing still
 
@@ -108,17 +108,17 @@ def _stands(one_round: AbstractRound, before: Any, after: Any, moments: Moments)
 
 
 def run(
-    one_round: AbstractRound, state: Any, plan: Plan, save: Callable[[Policy], Any] | None = None
-) -> tuple[Progress, Any]:
+    one_round: AbstractRound, state: Any, plan: Chunking, save: Callable[[Policy], Any] | None = None
+) -> tuple[RunningStatistics, Any]:
     """All rounds of the plan."""
-    progress = Progress.begin(state, one_round.policy(state))
+    progress = RunningStatistics.begin(state, one_round.policy(state))
     pieces = []
     if plan.odd:
         state, moments, saved = run_chunk(one_round, state, plan.odd, save)
         progress = progress.extend(state, moments, (jnp.asarray(False), jnp.asarray(False)))
         pieces.append(saved)
 
-    def body(progress: Progress, opens: tuple[Array, Array]) -> tuple[Progress, Any]:
+    def body(progress: RunningStatistics, opens: tuple[Array, Array]) -> tuple[RunningStatistics, Any]:
         state, moments, saved = run_chunk(one_round, progress.state, plan.chunk, save)
         return progress.extend(state, moments, opens), saved
 
@@ -127,7 +127,9 @@ def run(
     return progress, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
 
-def run_until_standing(one_round: AbstractRound, state: Any, plan: Plan, unstable: BoolBlock | None = None) -> Progress:
+def run_until_standing(
+    one_round: AbstractRound, state: Any, plan: Chunking, unstable: BoolBlock | None = None
+) -> RunningStatistics:
     """All rounds of the plan, without computing those after which nothing moves any more.
 
     A trajectory that stood still for a chunk keeps its policy, and its remaining sums are added as what they are; a
@@ -139,18 +141,18 @@ def run_until_standing(one_round: AbstractRound, state: Any, plan: Plan, unstabl
         after, total, squares = _sum_rounds_fast(one_round, state, length)
         return after, _moments(one_round.policy(state), total, squares, length)
 
-    progress = Progress.begin(state, one_round.policy(state))
+    progress = RunningStatistics.begin(state, one_round.policy(state))
     may_stand = jnp.ones(one_round.policy(state).shape[1:], bool) if unstable is None else ~unstable
     if plan.odd:
         state, moments = run_fast(state, plan.odd)
         progress = progress.extend(state, moments, (jnp.asarray(False), jnp.asarray(False)))
 
-    def stay(progress: Progress, standing: BoolBlock) -> tuple[Any, Moments, BoolBlock]:
+    def stay(progress: RunningStatistics, standing: BoolBlock) -> tuple[Any, Moments, BoolBlock]:
         policy = one_round.policy(progress.state)
         count = jnp.asarray(plan.chunk, policy.dtype)
         return progress.state, Moments(count, policy, jnp.zeros_like(policy[0])), standing
 
-    def go(progress: Progress, standing: BoolBlock) -> tuple[Any, Moments, BoolBlock]:
+    def go(progress: RunningStatistics, standing: BoolBlock) -> tuple[Any, Moments, BoolBlock]:
         before = progress.state
         after, moments = run_fast(before, plan.chunk)
         state, still, _ = stay(progress, standing)
@@ -161,7 +163,9 @@ def run_until_standing(one_round: AbstractRound, state: Any, plan: Plan, unstabl
             standing | (_stands(one_round, before, after, moments) & may_stand),
         )
 
-    def body(carry: tuple[Progress, BoolBlock], opens: tuple[Array, Array]) -> tuple[tuple[Progress, BoolBlock], None]:
+    def body(
+        carry: tuple[RunningStatistics, BoolBlock], opens: tuple[Array, Array]
+    ) -> tuple[tuple[RunningStatistics, BoolBlock], None]:
         progress, standing = carry
         state, moments, standing = jax.lax.cond(jnp.all(standing), stay, go, progress, standing)
         return (progress.extend(state, moments, opens), standing), None

@@ -37,7 +37,7 @@ class Moments(eqx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Chunking:
     """How `num_steps` rounds are cut: one odd piece first, then equal chunks; a window is a whole number of chunks."""
 
     odd: int
@@ -46,7 +46,7 @@ class Plan:
     chunks_per_window: int
 
     @classmethod
-    def of(cls, num_steps: int, window: int | None) -> "Plan":
+    def of(cls, num_steps: int, window: int | None) -> "Chunking":
         if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
             raise ValueError(f"`num_steps` is {num_steps!r}; it must be a whole number of rounds, at least 1.")
         if window is None:
@@ -71,7 +71,7 @@ class Plan:
         return opens, opens & (2 * chunks <= self.num_chunks)
 
 
-class Progress(eqx.Module):
+class RunningStatistics(eqx.Module):
     """What is known after some rounds: the state and moments.
 
     Those of all rounds, of the running and the previous window, and of the last window of the first half of the run.
@@ -84,11 +84,11 @@ class Progress(eqx.Module):
     halfway: Moments
 
     @classmethod
-    def begin(cls, state: Any, policy: PolicyBlock) -> "Progress":
+    def begin(cls, state: Any, policy: PolicyBlock) -> "RunningStatistics":
         empty = Moments.empty(policy)
         return cls(state, empty, empty, empty, empty)
 
-    def extend(self, state: Any, chunk: Moments, opens: tuple[Array, Array]) -> "Progress":
+    def extend(self, state: Any, chunk: Moments, opens: tuple[Array, Array]) -> "RunningStatistics":
         """Add a chunk; `opens`: whether it opens a window, so the running one becomes the previous, and that early."""
         new_window, early = opens
         empty = Moments.empty(chunk.mean)
@@ -99,10 +99,10 @@ class Progress(eqx.Module):
         previous = choose(new_window, self.window, self.previous)
         halfway = choose(early, self.window, self.halfway)
         window = choose(new_window, empty, self.window).merge(chunk)
-        return Progress(state, self.moments.merge(chunk), window, previous, halfway)
+        return RunningStatistics(state, self.moments.merge(chunk), window, previous, halfway)
 
 
-def decay_of(progress: Progress) -> ScalarBlock:
+def decay_of(progress: RunningStatistics) -> ScalarBlock:
     """The fall of the log of the variance per round, from the window halfway (none: the previous) to the last.
 
     Over half of the run what dies out shows, where windows beside each other differ by what part of a turn they hold.

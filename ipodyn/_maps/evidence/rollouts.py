@@ -11,7 +11,7 @@ from ..._equilibria.equilibrium import attracting_radius
 from ..._rollouts.regimes import RegimeThresholds, classify
 from ..._rollouts.rollout import finish
 from ..._rollouts.rounds import run_until_standing
-from ..._rollouts.statistics import Plan
+from ..._rollouts.statistics import Chunking
 from ..grid import Grid, Tile
 from .evidence import Cells, Evidence, Panel, Patch, Request, Variable
 from .regime import REGIME, threshold_attributes
@@ -21,7 +21,7 @@ from .regime import REGIME, threshold_attributes
 class Rollouts(Evidence):
     """Every loop rolled out from its start. Where the radius is known, those that settle are left early."""
 
-    plan: Plan
+    plan: Chunking
     thresholds: RegimeThresholds
 
     variables = (
@@ -46,7 +46,7 @@ class Rollouts(Evidence):
     def asked(cls, grid: Grid, request: Request) -> "Rollouts | None":
         if not request.rollouts:
             return None
-        return cls(Plan.of(request.num_steps, request.window), request.thresholds or RegimeThresholds())
+        return cls(Chunking.of(request.num_steps, request.window), request.thresholds or RegimeThresholds())
 
     @property
     def rounds(self) -> int:
