@@ -195,9 +195,7 @@ def _step(pull: Pull, log_ref: PolicyBlock, walk: _Walk) -> _Walk:
     # Shorter steps take longer: what was given up too early once would be given up each time.
     patience = (40 + log_ref.shape[0]) * (FIRST_REACH / walk.reach)
     again = ~done & ((walk.since.astype(patience.dtype) >= patience) | ~jnp.isfinite(_sum(moved)))
-    lost_in_noise = again & (
-        pull.noise >= 1
-    )  # what rounding adds to a step is longer than the steps that can be trusted
+    lost_in_noise = again & (pull.noise >= 1)  # rounding adds more to a step than the longest to be trusted
     done, again = done | lost_in_noise, again & ~lost_in_noise
     moved = jnp.where(again[None], log_ref, moved)
     strength_after = jnp.where(again, 0.0, strength_after)
