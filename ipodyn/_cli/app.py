@@ -183,7 +183,7 @@ def _rollout(
     seed: o.Seed = 0,
     dtype: o.PrecisionOption = o.Precision.float32,
     show: Annotated[
-        int, typer.Option(rich_help_panel="Run", help="Rounds to draw: the first and the last so many.")
+        int, typer.Option(rich_help_panel="Run", help="How many of the first, and of the last, rounds to draw.")
     ] = 60,
     out: Annotated[
         pathlib.Path,

@@ -14,7 +14,7 @@ from ..recipes import Recipe
 from .errors import CommandError, foreseen
 
 _NAMES = (*recipes.BY_BETA, *recipes.BY_STEP)
-# What a user may say for the reference and the data of a trainer's rounds, beside a share.
+# What a user may say for the reference and the data of a trainer's rounds, beside a fraction.
 _REFERENCES = {"fixed": "first", "first": "first", "last": "last"}
 _DATA = {"fixed": 0.0, "on-policy": 1.0}
 
@@ -82,12 +82,12 @@ class LoopOptions:
         )
 
     def _between(self, name: str, plain: str, words: Mapping[str, float | str]) -> float | str | None:
-        """What happens between rounds, as a word, or a share by either name."""
-        text, share = getattr(self, name), getattr(self, plain)
+        """What happens between rounds, as a word, or a fraction by either name."""
+        text, fraction = getattr(self, name), getattr(self, plain)
         option = f"--{name.replace('_', '-')}"
         if text is None:
-            return share
-        if share is not None:
+            return fraction
+        if fraction is not None:
             raise CommandError(f"give {option} or --{plain}, not both: they say the same")
         if text in words or text == "synced":
             return words.get(text, text)
@@ -95,7 +95,7 @@ class LoopOptions:
             return float(text)
         except ValueError:
             choice = ", ".join([*words, *(["synced"] if name == "trl_reference" else [])])
-            raise CommandError(f"{option} is {text!r}: say {choice}, or a share from 0 to 1") from None
+            raise CommandError(f"{option} is {text!r}: say {choice}, or a fraction from 0 to 1") from None
 
     def _named(self) -> Recipe:
         """A recipe with its own numbers."""

@@ -256,7 +256,7 @@ TrlReference = Annotated[
         panel=_TRAINER,
         metavar="REF",
         help="Its ref_model in each round: fixed (the default), last (the last checkpoint), synced, or the last "
-        "checkpoint's share, 0 to 1.",
+        "checkpoint's fraction, 0 to 1.",
     ),
 ]
 TrlData = Annotated[
@@ -265,7 +265,7 @@ TrlData = Annotated[
         "--trl-data",
         panel=_TRAINER,
         metavar="DATA",
-        help="Its pairs in each round: fixed (the default), on-policy, or the on-policy share, 0 to 1.",
+        help="Its pairs in each round: fixed (the default), on-policy, or the on-policy fraction, 0 to 1.",
     ),
 ]
 Tokens = Annotated[

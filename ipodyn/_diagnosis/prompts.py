@@ -24,7 +24,7 @@ from .._preferences.posterior import posterior_of_prompts
 from .._preferences.structure import has_cycle, strong_order
 from .parts import EquilibriumSummary, PreferenceSummary
 
-SMALL, BATCH = 32, 8192  # points of one call to the devices, for up to so many prompts and for large sets
+SMALL, BATCH = 32, 8192  # points of one call to the devices, for at most `SMALL` prompts and for larger sets
 LARGEST = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # ends of the searches for critical values
 POSTERIOR_DRAWS = 64
 PRIOR = 0.5  # pseudo-wins of either side (Jeffreys)

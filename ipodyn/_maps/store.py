@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 # A piece is what is computed at once, a region what a killed process loses and what many processes share. A region is
 # one piece, of which large jobs have some dozens, none so small that writing it would take as long as computing it.
-# The largest jobs have so many pieces that several make a region: a store then has some ten thousand objects.
+# In the largest jobs several pieces make a region, so that a store has some ten thousand objects at most.
 POINTS_PER_PIECE = 1 << 18
 LEAST_POINTS_PER_PIECE = 1 << 16
 REGIONS = 64

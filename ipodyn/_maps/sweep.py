@@ -14,7 +14,7 @@ from .._rollouts.rounds import run_until_standing
 from .._rollouts.statistics import Chunking
 from .batch import Batch, OfAny, OfMRS, block_of
 
-# Loops are handed to the devices in pieces of about so many bytes: memory there does not grow with their number.
+# Loops are handed to the devices in pieces of about this size in bytes: memory there does not grow with their number.
 PIECE_BYTES = 64 * 1024 * 1024
 
 

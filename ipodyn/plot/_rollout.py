@@ -28,8 +28,8 @@ def rollout(
 
     - `policies`: shape (T, K), such as `orbit.saved` of `rollout(loop, save=lambda policy: policy)`, with or without
       the start in front. - `first_round`: the round of the first row (1 where the start is not in front).
-    - `show`: of a long rollout, the first and the last so many rounds are drawn side by side, as thousands of rounds in
-      one panel hide a short period. - `labels`: names of the responses. - `title`: a heading.
+    - `show`: how many of the first, and of the last, rounds of a long rollout are drawn side by side, as thousands of
+      rounds in one panel hide a short period. - `labels`: names of the responses. - `title`: a heading.
 
     Returns a `matplotlib.figure.Figure`. With many responses those with the largest probabilities anywhere are
     coloured and named, the rest is grey.

@@ -28,8 +28,8 @@ def simplex(
     The corners are the policies that always give one response, the grid marks probabilities of 25, 50 and 75 %. The
     colour of the dots runs with the rounds; a ring marks the start, a red dot the end.
 
-    - `points`: shape (T, 3), the policies in the order of the rounds. - `show`: the first so many rounds are joined by
-      lines; later ones are dots, which shows a closed curve or a period where lines would fill the triangle.
+    - `points`: shape (T, 3), the policies in the order of the rounds. - `show`: how many of the first rounds are
+      joined by lines; later ones are dots, which shows a closed curve or a period where lines would fill the triangle.
     - `labels`: names of the responses. - `title`: a heading.
 
     Returns a `matplotlib.figure.Figure`. Raises `ValueError` for another number of responses.
