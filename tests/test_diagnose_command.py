@@ -18,6 +18,7 @@ polars = pytest.importorskip("polars")
 
 from ipodyn._cli import output  # noqa: E402
 from ipodyn._cli.app import run  # noqa: E402
+from ipodyn._diagnosis.headline import headline  # noqa: E402
 from ipodyn._diagnosis.page import html_report  # noqa: E402
 from ipodyn._diagnosis.verdicts import verdicts  # noqa: E402
 from ipodyn._diagnosis.words import advice  # noqa: E402
@@ -60,7 +61,7 @@ def test_the_command_writes_what_the_function_finds(folder, found):
     assert len(rows) == len(found) == frame.height
     equilibrium = found.equilibrium
     expected = {name: getattr(equilibrium, name) for name in ("radius", "entropy", "drift")}
-    expected |= {"critical_beta": found.limits.beta, "curl": found.preferences.curl}
+    expected |= {"critical_beta": found.limits.beta, "cycle_mass": equilibrium.cycle_mass}
     for name, values in expected.items():
         np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-9, err_msg=name)
         np.testing.assert_allclose(frame[name].to_numpy(), values, rtol=1e-9, err_msg=name)
@@ -68,12 +69,15 @@ def test_the_command_writes_what_the_function_finds(folder, found):
     assert [row["verdict"] for row in rows] == words == frame["verdict"].to_list()
     for index, row in enumerate(rows):
         members = row["responses"].split()
-        names = [members[place] for place in found.preferences.triangle[index]]
-        assert row["cycle"] == " → ".join([*names, names[0]])
+        names = [members[place] for place in equilibrium.cycle[index]]
+        assert row["cycle"] == (" → ".join([*names, names[0]]) if found.turning[index] else "none")
+        assert row["certified"] == str(int(found.certified[index]))
         assert bool(row["why"]) == bool(found.at_risk[index])
     text = (folder / "report.txt").read_text()
-    assert "Lower beta from 5 to" in text and "\x1b" not in text
-    assert f"{100 * found.equilibrium.stable.mean():.1f} %" in text and "hold no counts" in text
+    assert "Lower beta from 5 (TRL's 0.2 times the tokens of a completion) to" in text and "\x1b" not in text
+    assert f"{int(equilibrium.unstable.sum())} never settle" in text and "hold no counts" in text
+    first = headline(found, np.arange(len(found)))
+    assert text.startswith(first) and f"<title>{first}</title>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_refers_to_nothing_outside_and_escapes(folder, tmp_path, found, monkeypatch):
@@ -105,6 +109,7 @@ def test_the_page_of_many_prompts_is_as_small_as_that_of_few(found):
             source="",
             data_lines=[],
             recipe_lines=[],
+            verdict="",
             advice=advice(many),
             uncertainty=[],
             created="",

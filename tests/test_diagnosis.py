@@ -83,7 +83,7 @@ KNOWN = [
 ]
 
 
-RISKIEST = [0, 1, 2, 3, 8, 7]  # unstable ones by radius, close ones by radius, collapsed ones by entropy
+RISKIEST = [0, 1, 8, 7, 2, 3]  # unstable ones by radius, collapsed ones by entropy, close ones by radius
 
 
 def test_verdicts_known_from_theory():
@@ -104,10 +104,37 @@ def test_verdicts_known_from_theory():
     assert sorted(shuffled[found.at_risk]) == sorted(RISKIEST)
     assert sorted(shuffled[found.turning]) == [0, 1, 2, 3]  # a period is said of what is unstable or close to it
     assert sorted(shuffled[~found.equilibrium.stable]) == [0, 1]
-    # alpha is the radius of what does not turn: close comes before collapsed, alpha = 0.95 counts as close.
+    # alpha is the radius of what does not turn: it is no sign of instability, and hides no collapse.
     slow = ipodyn.diagnose(np.stack([favourite_of_entropy(0.001, alpha=0.95)]), alpha=0.95, beta=BETA, lam=LAM)
-    assert verdicts(slow.equilibrium, 0.95).tolist() == ["close"]
-    assert slow.equilibrium.close.all() and slow.equilibrium.collapses.all()  # the flags are independent
+    assert verdicts(slow.equilibrium, 0.95).tolist() == ["collapsed"]
+    assert slow.equilibrium.collapses.all() and not (slow.equilibrium.close | slow.turning).any()
+
+
+@pytest.mark.parametrize(("alpha", "edge"), [(0.5, 0.95), (0.9, 0.95), (0.95, 0.975), (0.99, 0.995)])
+def test_close_is_relative_to_alpha(alpha, edge):
+    """The radius is alpha at least: close to the boundary is from 0.95 on, or half way from alpha to 1."""
+    cycles = [cycle_of_radius(radius, alpha=alpha) for radius in (edge - 1e-4, edge + 1e-4)]
+    found = ipodyn.diagnose(np.stack(cycles), alpha=alpha, beta=BETA, lam=LAM)
+    assert found.equilibrium.close.tolist() == [False, True]
+    # A turn of 2 pi / theta rounds, cos theta = alpha / radius, leaves radius^rounds of a deviation: 5 % show.
+    left = edge ** (2 * math.pi / math.acos(alpha / (edge + 1e-4)))
+    assert found.turning.tolist() == [False, left >= 0.05]
+
+
+def test_the_cycle_is_the_one_that_the_policy_runs_through(rng):
+    """Curls weighed by sqrt(pi_i pi_j pi_k), by hand; a larger curl among responses that have died does not count."""
+    P = complementary(rng.uniform(0, 1, (32, 5, 5)))
+    found = ipodyn.diagnose(P, alpha=0.5, beta=3.0, lam=1.0)
+    for index, (i, j, k) in enumerate(found.equilibrium.cycle):
+        A, policy = P[index] - 0.5, found.equilibrium.policy[index]
+
+        def weighed(a, b, c, A=A, policy=policy):
+            return (A[a, b] + A[b, c] + A[c, a]) * math.sqrt(policy[a] * policy[b] * policy[c])
+
+        largest = max(abs(weighed(*triple)) for triple in itertools.combinations(range(5), 3))
+        np.testing.assert_allclose(weighed(i, j, k), largest, rtol=1e-9)
+        np.testing.assert_allclose(found.equilibrium.cycle_mass[index], policy[[i, j, k]].sum(), rtol=1e-12)
+    assert any(set(a) != set(b) for a, b in zip(found.equilibrium.cycle, found.preferences.triangle, strict=True))
 
 
 def test_prompts_without_finite_scores_are_unknown_and_count_as_unsafe():
@@ -147,8 +174,9 @@ def test_progress_covers_everything_that_is_computed(matrices, monkeypatch):
     counts = np.full(matrices.shape, 50)
     M = len(matrices)
     ipodyn.diagnose(matrices, alpha=ALPHA, beta=BETA, lam=LAM, counts=counts, progress=lambda *at: events.append(at))
-    assert events[:4] == ["_structure", "_facts", "_critical", (0, M)]  # compiled before the clock starts
-    del events[:4]
+    compiled = ["_structure", "_certified", "_facts", "_critical", (0, M)]  # before the clock starts
+    assert events[: len(compiled)] == compiled
+    del events[: len(compiled)]
     at = [event for event in events if isinstance(event, tuple)]
     done = [number for number, total in at]
     assert {total for _, total in at} == {M} and done == sorted(done) and done.count(M) == 1 and events[-1] == (M, M)

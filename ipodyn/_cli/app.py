@@ -150,6 +150,7 @@ def _diagnose(
     trl_reference: o.TrlReference = None,
     trl_data: o.TrlData = None,
     tokens: o.Tokens = None,
+    rounds: o.ForecastRounds = 10,
     seed: o.Seed = 0,
     dtype: o.PrecisionOption = o.Precision.float64,
     out: Annotated[
@@ -164,7 +165,7 @@ def _diagnose(
     Writes report.html, diagnosis.csv and diagnosis.parquet to --out. Without data it diagnoses a synthetic set.
     """
     loop = LoopOptions.of(locals()).chosen()
-    DiagnoseCommand(Source.of(locals(), file), loop, seed, dtype.value, out, overwrite).run()
+    DiagnoseCommand(Source.of(locals(), file), loop, seed, dtype.value, out, overwrite, rounds).run()
 
 
 @app.command("rollout")

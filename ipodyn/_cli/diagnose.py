@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from .._diagnosis.diagnosis import Diagnosis, diagnose
+from .._diagnosis.headline import ONE_ANSWER, OPEN, SETTLES, TURNS, all_of, headline, kinds
 from .._diagnosis.page import html_report
 from .._diagnosis.tables import table_columns, write_csv, write_parquet
-from .._diagnosis.words import advice, number, percent, risk_rows, uncertainty, verdict_rows
+from .._diagnosis.words import advice, number, risk_rows, uncertainty, verdict_rows
 from ..data import PreferenceSet
 from ..recipes import Recipe
 from .errors import CommandError, foreseen, writing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import rich.console
 
 _AT_RISK = 5  # prompts named on the terminal
+_KINDS = {TURNS: "never settle", ONE_ANSWER: "end on one answer", SETTLES: "settle", OPEN: "not known"}
 FILES = ("diagnosis.csv", "diagnosis.parquet", "report.html", "report.txt")
 
 
@@ -36,6 +38,7 @@ class DiagnoseCommand:
     dtype: str
     out: pathlib.Path
     overwrite: bool
+    rounds: int = 10
 
     def run(self) -> None:
         self._check_folder()
@@ -44,8 +47,6 @@ class DiagnoseCommand:
             jax.config.update("jax_enable_x64", True)
         preferences = self.source.load()
         screen = console()
-        for line in _data_lines(preferences):
-            say(screen, line)
         P = preferences.P.astype(self.dtype)
         with ProgressBar(len(P), f"{len(P):,} prompts") as progress:
             diagnosis = diagnose(
@@ -54,6 +55,8 @@ class DiagnoseCommand:
                 objective=self.recipe.objective,
                 counts=None if preferences.counts is None else preferences.counts.astype(self.dtype),
                 key=self.seed,
+                tokens=self.recipe.tokens,
+                rounds=self.rounds,
                 progress=progress,
             )
         self._write(diagnosis, preferences)
@@ -83,6 +86,7 @@ class DiagnoseCommand:
             source=preferences.source,
             data_lines=_data_lines(preferences),
             recipe_lines=self.recipe.describe().splitlines(),
+            verdict=headline(diagnosis, preferences.prompts, rounds=self.recipe.rounds),
             advice=advice(diagnosis),
             uncertainty=uncertainty(diagnosis),
             created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -91,8 +95,6 @@ class DiagnoseCommand:
         write_out(self.out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
         text = io.StringIO()
         plain = console(text)
-        for line in _data_lines(preferences):
-            say(plain, line)
         _tell(plain, diagnosis, preferences, self.recipe)
         write_out(self.out / "report.txt", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
 
@@ -113,17 +115,24 @@ def _data_lines(preferences: PreferenceSet) -> list[str]:
 
 
 def _tell(target: "rich.console.Console", diagnosis: Diagnosis, preferences: PreferenceSet, recipe: Recipe) -> None:
-    for line in recipe.describe().splitlines():
+    say(target, headline(diagnosis, preferences.prompts, rounds=recipe.rounds))
+    say(target)
+    for line in _data_lines(preferences) + recipe.describe().splitlines():
         say(target, line)
     cyclic = int(diagnosis.preferences.cyclic.sum())
     strong = int(diagnosis.preferences.strongly_transitive.sum())
     transitive, equilibrium = len(diagnosis) - cyclic, diagnosis.equilibrium
-    say(target, f"\nprompts   {len(diagnosis):,}: {transitive:,} transitive ({strong:,} strongly), {cyclic:,} cyclic")
-    say(target, f"stable    {percent(float(equilibrium.stable.mean()))}, at risk {int(diagnosis.at_risk.sum()):,}")
+    counted = kinds(diagnosis, preferences.prompts)
+    groups = "" if counted.groups == len(counted) else f" in {counted.groups:,} groups of responses"
+    of_these = f"{transitive:,} transitive ({strong:,} strongly), {cyclic:,} cyclic"
+    say(target, f"\nprompts   {len(counted):,}{groups}: {of_these}")
+    proved = int(all_of(diagnosis.certified, preferences.prompts).sum())
+    marks = ", ".join(f"{counted.number(kind):,} {word}" for kind, word in _KINDS.items() if counted.number(kind))
+    say(target, f"          {marks}; proven to settle from any start {proved:,}")
     for name, values, unit in (
         ("entropy", equilibrium.entropy, "nats, of the fixed point"),
         ("drift", equilibrium.drift, "nats, KL from the reference"),
-        ("period", equilibrium.period[diagnosis.turning], "rounds a turn, of those unstable or close to it"),
+        ("period", equilibrium.period[diagnosis.turning], "rounds a turn, of those that turn"),
     ):
         known = values[np.isfinite(values)]
         if known.size:

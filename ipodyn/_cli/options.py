@@ -304,6 +304,10 @@ Lam = Annotated[
     ),
 ]
 Rounds = Annotated[int, _option("--rounds", panel=_DYNAMICS, help="Rounds of training and deployment to simulate.")]
+ForecastRounds = Annotated[
+    int,
+    _option("--rounds", panel=_DYNAMICS, help="Rounds to forecast from the first model; with --alpha 1 the verdict."),
+]
 MapRounds = Annotated[
     int | None,
     _option("--rounds", panel=_DYNAMICS, help="Rounds of training and deployment to simulate; 3000 if not given."),

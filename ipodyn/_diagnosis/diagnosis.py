@@ -17,7 +17,7 @@ from .._numerics.results import RESULTS
 from .._numerics.types import PolicyLike
 from .._objectives.ipo import IPO
 from .._objectives.objective import AbstractObjective
-from .parts import EquilibriumSummary, PreferenceSummary, StabilityLimits, StabilityUncertainty
+from .parts import EquilibriumSummary, Flags, Forecast, PreferenceSummary, StabilityLimits, StabilityUncertainty
 from .prompts import Prompts, Report, Shared
 from .recommendation import Recommendation, has_margin, recommend, worst_first
 from .verdicts import VERDICTS, verdicts
@@ -38,7 +38,10 @@ class Diagnosis(eqx.Module):
     - `equilibrium`: where the loop stands still: `.policy`, `.entropy`, `.drift`, `.result`, `.residual`, `.radius`,
       `.omega`, `.period`; `.grade` ("stable", "close", "unstable" or "unresolved"), and as independent flags `.solved`,
       `.stable`, `.close`, `.unstable`, `.collapses`.
+    - `certified` (M,): which prompts are proved to settle from every start (`convergence_certificate`; IPO).
     - `limits`: critical values `.alpha`, `.beta`, `.lam`, `.result`; `.safe("beta", 0.95)`, up to which 95 % settle.
+    - `forecast`: the first rounds from the first model: `.rounds`, `.entropy`, `.drift`, `.top`, `.moved`.
+    - `scale`: what TRL's beta is over beta: beta times TRL's beta; None where that needs a number of tokens.
     - `uncertainty`: `.counted`, whether the input had counts; `.stable_probability`, `.radius_low`, `.radius_high`.
     - `recommendation`: a setting to use, a `Recommendation`.
     """
@@ -49,9 +52,12 @@ class Diagnosis(eqx.Module):
     objective: str = eqx.field(static=True)
     preferences: PreferenceSummary
     equilibrium: EquilibriumSummary
+    certified: Flags
     limits: StabilityLimits
     uncertainty: StabilityUncertainty
     recommendation: Recommendation
+    forecast: Forecast
+    scale: float | None = eqx.field(static=True, default=None)
 
     def __len__(self) -> int:
         return self.equilibrium.radius.size
@@ -64,7 +70,7 @@ class Diagnosis(eqx.Module):
     @property
     def turning(self) -> np.ndarray:
         """(M,) which fixed points are unstable or close to it, and turn: those whose period matters."""
-        return (self.equilibrium.unstable | self.equilibrium.close) & np.isfinite(self.equilibrium.period)
+        return self.equilibrium.turning
 
     def riskiest(self) -> np.ndarray:
         """Indices of the prompts at risk, the worst first: by verdict, then by radius, then by entropy."""
@@ -136,6 +142,8 @@ def diagnose(
     pi_0: PolicyLike | None = None,
     counts: Float[ArrayLike, "M K K"] | Int[ArrayLike, "M K K"] | None = None,
     key: RandomKey = 0,
+    tokens: float | int | None = None,
+    rounds: int = 10,
     progress: ProgressCallback | None = None,
 ) -> Diagnosis:
     r"""Of every prompt: what its preferences are like, where the loop settles, how far that is from instability.
@@ -145,6 +153,8 @@ def diagnose(
     - `counts`: shape (M, K, K), how many comparisons each entry rests on, or None. With them P is drawn again from its
       posterior, Beta(W + 1/2, L + 1/2) for each pair, to say how certain stability is.
       - `key`: of these draws, a JAX random key, or a number to make one from.
+    - `tokens`: length of a completion, for losses that trainers average over tokens (TRL's IPO): what is recommended is
+      then a round number of TRL's beta, tokens / beta; DPO needs none. - `rounds`: of the forecast.
     - `progress`: called with (prompts done, prompts in all), first with 0 once all is compiled; prompts count by the
       fraction of the work that is done. Memory beyond the input and the result does not grow with M.
 
@@ -166,11 +176,7 @@ def diagnose(
     point = {"alpha": float(alpha), "beta": float(beta), "lam": float(lam)}
     M, K = matrices.shape[:2]
     objective = IPO() if objective is None else objective
-    policies = {}
-    for name, policy in (("pi_ref", pi_ref), ("pi_0", pi_0)):
-        policy = np.full(K, 1 / K) if policy is None else check_policy(np.asarray(policy), K, name=name)
-        policies[name] = policy.astype(matrices.dtype)
-
+    policies = {name: _shared_policy(name, policy, matrices) for name, policy in (("pi_ref", pi_ref), ("pi_0", pi_0))}
     if counts is not None:
         counts = checked_counts(counts, matrices)
     scalars = {name: np.asarray(value, matrices.dtype) for name, value in point.items()}
@@ -182,22 +188,43 @@ def diagnose(
         _piece(prompts, np.arange(first, min(first + prompts.batch, M)), counts, key, work)
         for first in range(0, M, prompts.batch)
     ]
-    preferences, equilibrium, limits, uncertainty = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+    preferences, equilibrium, certified, limits, uncertainty = jax.tree.map(
+        lambda *parts: np.concatenate(parts), *pieces
+    )
     del pieces
     order = worst_first(equilibrium)
     order = order[~equilibrium.diverging[order]]  # the others cost time at every setting, and are settled
     own = float(np.count_nonzero(has_margin(equilibrium, K))) / M
-    recommendation = recommend(prompts, order, own, **point)
+    scale = float(tokens) if tokens is not None else None if objective.is_linear else 1.0
+    recommendation = recommend(prompts, order, own, scale, **point)
+    forecast = prompts.forecast(forecast_rounds(rounds))
     work.finished()
     return Diagnosis(
         **point,
         objective=type(objective).__name__,
         preferences=preferences,
         equilibrium=equilibrium,
+        certified=certified,
         limits=limits,
         uncertainty=uncertainty,
         recommendation=recommendation,
+        forecast=forecast,
+        scale=scale,
     )
+
+
+def _shared_policy(name: str, policy: PolicyLike | None, matrices: np.ndarray) -> np.ndarray:
+    K = matrices.shape[-1]
+    chosen = np.full(K, 1 / K) if policy is None else check_policy(np.asarray(policy), K, name=name)
+    return chosen.astype(matrices.dtype)
+
+
+def forecast_rounds(last: int) -> tuple[int, ...]:
+    """1, 2, 3, 5, 10, 20, ... and the last round."""
+    if last < 1:
+        raise ValueError(f"`rounds` is {last}; forecast at least 1.")
+    steps = {1, 2, 3, 5} | {10 * 2**n for n in range(last.bit_length())} | {last}
+    return tuple(sorted(step for step in steps if step <= last))
 
 
 def checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
@@ -211,9 +238,10 @@ def checked_counts(counts: ArrayLike, matrices: np.ndarray) -> np.ndarray:
 
 def _piece(
     prompts: Prompts, which: np.ndarray, counts: np.ndarray | None, key: RandomKey, work: _Work
-) -> tuple[PreferenceSummary, EquilibriumSummary, StabilityLimits, StabilityUncertainty]:
+) -> tuple[PreferenceSummary, EquilibriumSummary, np.ndarray, StabilityLimits, StabilityUncertainty]:
     """All that is said of some prompts one by one, which stand first."""
     preferences, equilibrium = jax.tree.map(np.transpose, (prompts.structure(which), prompts.facts(which)))
+    certified = prompts.certified(which) & equilibrium.solved
     work.add("facts", which.size, 1.0)
 
     # Like next to like: blocks then end together. Those without finite scores at any setting are left out.
@@ -230,10 +258,16 @@ def _piece(
     limits = StabilityLimits(**dict(zip(CODES, everywhere(critical, np.nan), strict=True)), result=result)
     if counts is None:
         unknown = np.full(which.size, np.nan)
-        return preferences, equilibrium, limits, StabilityUncertainty(False, unknown, unknown, unknown)
+        return preferences, equilibrium, certified, limits, StabilityUncertainty(False, unknown, unknown, unknown)
     radius = np.sort(prompts.posterior_radius(which, counts, key, work.part("posterior", which.size)), axis=1)
     low, high = sorted_quantile(radius, 0.05), sorted_quantile(radius, 0.95)
-    return preferences, equilibrium, limits, StabilityUncertainty(True, np.mean(radius < 1, axis=1), low, high)
+    return (
+        preferences,
+        equilibrium,
+        certified,
+        limits,
+        StabilityUncertainty(True, np.mean(radius < 1, axis=1), low, high),
+    )
 
 
 def sorted_quantile(rows: np.ndarray, fraction: float) -> np.ndarray:

@@ -90,7 +90,8 @@ def _stable_share(diagnosis: Diagnosis) -> str:
     chart = Chart(title, words, (low, high), (0.0, 1.05), log=True)
     chart.curve(xs, ys)
     chart.mark(diagnosis.beta, "yours", low=True)
-    return chart.svg("beta (TRL's beta is 1 / beta)", fractions=True)
+    scale = "tokens" if diagnosis.scale is None else f"{diagnosis.scale:.4g}"
+    return chart.svg(f"beta (TRL's beta is {scale} / beta)", fractions=True)
 
 
 def _card(value: str, words: str) -> str:
@@ -161,8 +162,8 @@ def _risks(diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray) -> 
     shown = min(at_risk, ROWS)
     which = f"The worst {shown} of {at_risk:,} are listed; all" if at_risk > shown else "They"
     return (
-        "<p>A loop turns where preferences run in circles: named are the three responses that carry most of what "
-        "no score explains (the largest sum of margins round the triangle), and how much of it they carry. "
+        "<p>A loop turns where preferences run in circles: named are the three responses round which the policy is "
+        "driven, and how much of it they have where the loop would stand still. "
         f"{which} are in diagnosis.csv.</p>{_risk_table(diagnosis, prompts, responses)}"
     )
 
@@ -175,6 +176,7 @@ def html_report(
     source: str,
     data_lines: Sequence[str],
     recipe_lines: Sequence[str],
+    verdict: str,
     advice: Sequence[str],
     uncertainty: Sequence[str],
     created: str,
@@ -188,12 +190,12 @@ def html_report(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>ipodyn diagnosis: {plain(source)}</title>
+<title>{plain(verdict)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
 <main>
-<h1>Is this loop safe for these prompts?</h1>
+<h1>{plain(verdict)}</h1>
 <p>{plain(source)}</p>
 <p class="faint">{"<br>".join(plain(line) for line in recipe_lines)}</p>
 <div class="cards">{_cards(diagnosis)}</div>

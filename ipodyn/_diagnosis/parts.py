@@ -4,12 +4,11 @@ import math
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from .._numerics.results import RESULTS
-from .thresholds import CLOSE, COLLAPSE
+from .thresholds import COLLAPSE, VISIBLE, Reals, close_from
 
-Reals = Float[Array | np.ndarray, "..."]
 Flags = Bool[Array | np.ndarray, "..."]
 
 GRADES = ("unresolved", "unstable", "close", "stable")  # of a fixed point, worst first
@@ -35,10 +34,15 @@ class PreferenceSummary(eqx.Module):
 class EquilibriumSummary(eqx.Module):
     """The fixed points of M prompts; NaN where `result` is not successful.
 
-    - `policy` (M, K), `entropy` (M,), `drift` (M,): the fixed point, its entropy and its KL from the reference, nats.
-    - `result` (M,), `residual` (M,): as `fixed_point` says. - `radius`, `omega`, `period` (M,): as `stability` says.
+    - `alpha` (M,): of the loop. - `policy` (M, K), `entropy` (M,), `drift` (M,): the fixed point, its entropy and its
+      KL from the reference, nats. - `result` (M,), `residual` (M,): as `fixed_point` says. - `radius`, `omega`,
+      `period` (M,): as `stability` says.
+    - `cycle` (M, 3): the responses (rows of P) round which the policy is driven: the triangle with the largest
+      |A_ij + A_jk + A_ki| sqrt(pi_i pi_j pi_k), in the order in which it goes round; `cycle_mass` (M,) their
+      probability at the fixed point, 0 where there is no triangle.
     """
 
+    alpha: Reals
     policy: Reals
     entropy: Reals
     drift: Reals
@@ -47,6 +51,8 @@ class EquilibriumSummary(eqx.Module):
     radius: Reals
     omega: Reals
     period: Reals
+    cycle: Int[Array | np.ndarray, "..."]
+    cycle_mass: Reals
 
     @property
     def solved(self) -> np.ndarray:
@@ -70,8 +76,15 @@ class EquilibriumSummary(eqx.Module):
 
     @property
     def close(self) -> np.ndarray:
-        """(M,) which fixed points are stable with a spectral radius of 0.95 or more."""
-        return self.stable & (self.radius >= CLOSE)
+        """(M,) which fixed points are stable, and slow for their alpha: a radius of at least 0.95 and (1 + alpha)/2."""
+        return self.stable & (self.radius >= close_from(self.alpha))
+
+    @property
+    def turning(self) -> np.ndarray:
+        """(M,) which are unstable, or close to it with a turn that shows before it dies: those whose period matters."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = np.asarray(self.radius) ** np.asarray(self.period)  # of a deviation, after one turn
+        return (self.unstable | (self.close & (left >= VISIBLE))) & np.isfinite(self.period)
 
     @property
     def collapses(self) -> np.ndarray:
@@ -115,3 +128,18 @@ class StabilityUncertainty(eqx.Module):
     stable_probability: Reals
     radius_low: Reals
     radius_high: Reals
+
+
+class Forecast(eqx.Module):
+    """What the first rounds do from the first model (`pi_ref`), at M prompts.
+
+    - `rounds` (R,): after how many. - `entropy`, `drift` (R, M): of the policy then, and its KL from the first model,
+      nats. - `top` (R, M): its most probable response. - `moved` (R, M): whether that is another than P's own favourite
+      of the first model, the top of `P pi_ref`.
+    """
+
+    rounds: np.ndarray
+    entropy: Reals
+    drift: Reals
+    top: Int[Array | np.ndarray, "..."]
+    moved: Flags

@@ -1,6 +1,7 @@
 r"""Many prompts in one loop: fixed points, critical values, posteriors; any number of prompts, in bounded memory."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,18 +12,20 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._engine.blocks import block_size, run_points
+from .._equilibria.certificate import solve_certificate
 from .._equilibria.critical import CODES, solve_critical
 from .._equilibria.equilibrium import equilibrium
 from .._loops.mrs import MRS
 from .._numerics.randomness import RandomKey
 from .._numerics.results import RESULTS
-from .._numerics.simplex import entropy, kl_divergence
+from .._numerics.simplex import entropy, kl_divergence, matvec
+from .._numerics.types import PolicyBlock, PreferenceBlock, ScalarBlock
 from .._objectives.objective import AbstractObjective
 from .._preferences.hodge import hodge_split
 from .._preferences.pairs import from_upper
 from .._preferences.posterior import posterior_of_prompts
 from .._preferences.structure import has_cycle, strong_order
-from .parts import EquilibriumSummary, PreferenceSummary
+from .parts import EquilibriumSummary, Forecast, PreferenceSummary
 
 SMALL, BATCH = 32, 8192  # points of one call to the devices, for at most `SMALL` prompts and for larger sets
 LARGEST = {"alpha": 0.9999, "beta": 1e4, "lam": 1.0}  # ends of the searches for critical values
@@ -54,7 +57,9 @@ def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array
     loop = shared.loops(P)
     at_rest = equilibrium(loop)
     policy, spectrum = at_rest.star.policy, at_rest.stability
+    cycle, mass = _cycle(loop.P, policy)
     return EquilibriumSummary(
+        alpha=loop.alpha,
         policy=jnp.where(at_rest.solved[None], policy, jnp.nan),
         entropy=at_rest.known(entropy(policy)),
         drift=at_rest.known(kl_divergence(policy, loop.pi_ref)),
@@ -63,7 +68,47 @@ def _facts(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array
         radius=at_rest.radius,
         omega=at_rest.known(spectrum.omega),
         period=at_rest.known(spectrum.period),
+        cycle=cycle,
+        cycle_mass=at_rest.known(mass),
     )
+
+
+def _cycle(P: PreferenceBlock, policy: PolicyBlock) -> tuple[Array, ScalarBlock]:
+    """The triangle that drives the policy round, in the order in which it goes, and its probability."""
+    K = P.shape[0]
+    if K < 3:
+        return jnp.zeros((3, *policy.shape[1:]), jnp.int32), jnp.zeros_like(policy[0])
+    i, j, k = np.array(list(itertools.combinations(range(K), 3))).T
+    curl = P[i, j] + P[j, k] + P[k, i] - 1.5
+    weight = policy[i] * policy[j] * policy[k]
+    worst = jnp.argmax(jnp.abs(curl) * jnp.sqrt(weight), axis=0)
+    forward = jnp.take_along_axis(curl, worst[None], axis=0)[0] >= 0
+    first, second, third = (jnp.asarray(x, jnp.int32)[worst] for x in (i, j, k))
+    cycle = jnp.stack([first, jnp.where(forward, second, third), jnp.where(forward, third, second)])
+    return cycle, jnp.sum(jnp.take_along_axis(policy, cycle, axis=0), axis=0)
+
+
+def _certified(static: None, shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]) -> Array:
+    """Which loops are proved to converge from every start; where no proof is sought, none."""
+    loop = shared.loops(P)
+    return solve_certificate(loop).certified if loop.objective.is_linear else jnp.zeros(index.shape, bool)
+
+
+def _forecast(
+    rounds: tuple[int, ...], shared: Shared, index: Int[Array, " S"], P: Float[Array, "S K K"]
+) -> tuple[Array, Array, Array, Array]:
+    """Entropy, drift, favourite, and whether that is another than the first model's data prefer, after some rounds."""
+    loop = shared.loops(P)
+    one_round = loop.round()
+
+    def body(state: Any, _: None) -> tuple[Any, tuple[Array, Array, Array]]:
+        state = one_round(state)
+        policy = one_round.policy(state)
+        return state, (entropy(policy), kl_divergence(policy, loop.pi_ref), jnp.argmax(policy, axis=0))
+
+    _, seen = jax.lax.scan(body, one_round.start(loop.pi_ref), length=rounds[-1])
+    spread, drift, top = (x[jnp.asarray(rounds) - 1] for x in seen)
+    return spread, drift, top, top != jnp.argmax(matvec(loop.P, loop.pi_ref), axis=0)[None]
 
 
 def _critical(
@@ -119,10 +164,12 @@ class Prompts:
     def batch(self) -> int:
         return self.size * self.blocks * jax.local_device_count()
 
-    def _run(self, kernel: Any, arguments: Any, number: int, points: Any, report: Report | None = None) -> Any:
+    def _run(
+        self, kernel: Any, arguments: Any, number: int, points: Any, report: Report | None = None, static: Any = None
+    ) -> Any:
         return run_points(
             kernel,
-            None,
+            static,
             arguments,
             number,
             size=self.size,
@@ -137,12 +184,22 @@ class Prompts:
         """Makes what all prompts need, by one of them, so that a progress bar can begin with the work itself."""
         first = np.zeros(1, int)
         self.structure(first)
+        self.certified(first)
         if not self.facts(first).diverging[0]:
             self.critical(first)
 
     def structure(self, prompts: np.ndarray) -> PreferenceSummary:
         """What the preferences of some prompts are like, these last."""
         return self._run(_structure, None, prompts.size, lambda own: self.P[prompts[own]])
+
+    def certified(self, prompts: np.ndarray) -> np.ndarray:
+        """Which prompts are proved to converge from every start."""
+        return self._run(_certified, self.shared, prompts.size, lambda own: self.P[prompts[own]])
+
+    def forecast(self, rounds: tuple[int, ...]) -> Forecast:
+        """What so many rounds do to all prompts, from the first model."""
+        found = self._run(_forecast, self.shared, len(self.P), lambda own: self.P[own], static=rounds)
+        return Forecast(np.asarray(rounds), *found)
 
     def facts(self, prompts: np.ndarray, **changed: float) -> EquilibriumSummary:
         """The fixed points of some prompts, these last, with parameters changed."""

@@ -10,9 +10,10 @@ from .._numerics.deprecation import renamed_attribute
 from .._numerics.results import RESULTS
 from .parts import EquilibriumSummary
 from .prompts import Prompts
-from .thresholds import CLOSE, ENOUGH, SPREAD
+from .thresholds import ENOUGH, SPREAD, close_from
 
 BISECTIONS = 10
+PRINTABLE = 60  # values tried on the way down to one that is as safe as it is short
 
 
 class Recommendation(eqx.Module):
@@ -40,13 +41,14 @@ class Recommendation(eqx.Module):
 
 def has_margin(equilibrium: EquilibriumSummary, K: int) -> np.ndarray:
     """Which prompts settle with margin."""
-    return equilibrium.solved & (equilibrium.radius < CLOSE) & (equilibrium.entropy >= SPREAD * math.log(K))
+    calm = equilibrium.radius < close_from(equilibrium.alpha)
+    return equilibrium.solved & calm & (equilibrium.entropy >= SPREAD * math.log(K))
 
 
 def worst_first(equilibrium: EquilibriumSummary) -> np.ndarray:
     """An order in which those that are, or soonest get, without margin come first: refusals are then found early."""
     with np.errstate(divide="ignore"):
-        distance = np.maximum(np.log(equilibrium.radius / CLOSE), -np.log(equilibrium.entropy))
+        distance = np.maximum(np.log(equilibrium.radius / close_from(equilibrium.alpha)), -np.log(equilibrium.entropy))
     return np.argsort(-np.where(equilibrium.solved, distance, np.inf), kind="stable")
 
 
@@ -62,13 +64,12 @@ def _fraction_with_margin(prompts: Prompts, order: np.ndarray, **changed: float)
     return (M - restless) / M
 
 
-def _lower(name: str, value: float, fraction_at: Callable[[float], float | None]) -> tuple[float, float] | None:
-    """The largest value below the user's at which enough prompts settle, and what fraction: a ladder, bisection."""
+def _lower(name: str, value: float, fraction_at: Callable[[float], float | None]) -> float | None:
+    """The largest value below the user's at which enough prompts settle: down a ladder, bisection."""
     rungs = value * 2.0 ** (-np.arange(1, 81) / 8) if name == "beta" else np.linspace(value, 0, 33)[1:]
     above = value
     for rung in rungs.tolist():
-        fraction = fraction_at(rung)
-        if fraction is not None:
+        if fraction_at(rung) is not None:
             break
         above = rung
     else:
@@ -76,30 +77,64 @@ def _lower(name: str, value: float, fraction_at: Callable[[float], float | None]
     below = rung
     for _ in range(BISECTIONS):
         middle = (above + below) / 2
-        reached = fraction_at(middle)
-        if reached is None:
+        if fraction_at(middle) is None:
             above = middle
         else:
-            below, fraction = middle, reached
-    return below, fraction
+            below = middle
+    return below
 
 
-def recommend(prompts: Prompts, order: np.ndarray, own: float, alpha: float, beta: float, lam: float) -> Recommendation:
+def _rounded(name: str, value: float, scale: float | None) -> float:
+    """A value at most the given one, as it is printed: two digits of TRL's beta, of beta, or of 1 - alpha."""
+    if name == "alpha":
+        return max(round(1 - _up(1 - value), 12), 0.0)
+    return -_up(-value) if scale is None else scale / _up(scale / value)
+
+
+def _up(value: float) -> float:
+    """The next number of two significant digits that is no smaller (of a negative one, no larger in size)."""
+    if value == 0:
+        return 0.0
+    size = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    digits = math.ceil(value / size - 1e-9)
+    return float(f"{digits * size:.2g}")
+
+
+def _printable(
+    name: str, value: float, scale: float | None, fraction_at: Callable[[float], float | None]
+) -> tuple[float, float] | None:
+    """The largest value that is safe as it is printed, and the fraction there: what is said is what was tried."""
+    for _ in range(PRINTABLE):
+        value = _rounded(name, value, scale)
+        fraction = fraction_at(value)
+        if fraction is not None:
+            return value, fraction
+        value = value * 0.97 if name == "beta" else value - 0.01
+        if value <= 0:
+            return None
+    return None
+
+
+def recommend(
+    prompts: Prompts, order: np.ndarray, own: float, scale: float | None, alpha: float, beta: float, lam: float
+) -> Recommendation:
     """The user's own setting if it is safe with margin; else less beta; else less alpha.
 
     `order`: the prompts that can settle at some setting, in the order in which to look at them. `own`: the fraction
-    that settles with margin at the user's setting.
+    that settles with margin at the user's setting. `scale`: beta times TRL's beta, or None.
     """
     M = len(prompts.P)
     if own >= ENOUGH:
         return Recommendation(alpha, beta, lam, "nothing", own)
-    if order.size / M >= ENOUGH:
-        if alpha < 1:
-            setting = _lower("beta", beta, lambda value: _fraction_with_margin(prompts, order, beta=value))
-            if setting is not None:
-                return Recommendation(alpha, setting[0], lam, "beta", setting[1])
-        if alpha > 0:
-            setting = _lower("alpha", alpha, lambda value: _fraction_with_margin(prompts, order, alpha=value))
-            if setting is not None:
-                return Recommendation(setting[0], beta, lam, "alpha", setting[1])
+    point = {"alpha": alpha, "beta": beta}
+    possible = [name for name, there in (("beta", alpha < 1), ("alpha", alpha > 0)) if there]
+    for name in possible if order.size / M >= ENOUGH else []:
+
+        def fraction_at(value: float, name: str = name) -> float | None:
+            return _fraction_with_margin(prompts, order, **{name: value})
+
+        lower = _lower(name, point[name], fraction_at)
+        setting = None if lower is None else _printable(name, lower, scale, fraction_at)
+        if setting is not None:
+            return Recommendation(**{**point, name: setting[0]}, lam=lam, changed=name, fraction=setting[1])
     return Recommendation(alpha, beta, lam, "infeasible", own)

@@ -7,31 +7,40 @@ import numpy as np
 
 from .diagnosis import Diagnosis
 from .prompts import LARGEST
-from .thresholds import CLOSE, ENOUGH, SPREAD
+from .thresholds import ENOUGH, SPREAD, close_from
 from .verdicts import MEANING, VERDICTS, verdicts
 
-MARGINS = f"radius below {CLOSE:g}, entropy above {100 * SPREAD:g} % of log K"
+
+def margins(diagnosis: Diagnosis) -> str:
+    """What settling with margin asks for in this loop."""
+    alpha = diagnosis.recommendation.alpha
+    return f"radius below {float(close_from(alpha)):.4g}, entropy above {100 * SPREAD:g} % of log K"
+
+
+def trainer_beta(diagnosis: Diagnosis, beta: float) -> str:
+    """What TRL calls a beta of this loop."""
+    if diagnosis.scale is None:
+        return f"TRL's {1 / beta:.4g} times the tokens of a completion"
+    return f"TRL's {diagnosis.scale / beta:.4g}"
 
 
 def advice(diagnosis: Diagnosis) -> list[str]:
     """The safe region, and what to change, in sentences."""
     lines = []
-    alpha, beta, best = diagnosis.alpha, diagnosis.beta, diagnosis.recommendation
-    where = f"alpha {alpha:g}, beta {beta:.4g} (TRL's {1 / beta:.4g}), lam {diagnosis.lam:g}"
+    where = f"alpha {diagnosis.alpha:g}, beta {diagnosis.beta:.4g} ({trainer_beta(diagnosis, diagnosis.beta)}), lam {diagnosis.lam:g}"
+    best = diagnosis.recommendation
     fraction = percent(best.fraction)
     if best.changed == "nothing":
-        lines.append(
-            f"Keep the setting: at {where} {fraction} of the prompts settle with margin (radius below {CLOSE:g})."
-        )
+        lines.append(f"Keep the setting: at {where} {fraction} of the prompts settle with margin ({margins(found)}).")
     elif best.changed == "beta":
         lines.append(
-            f"Lower beta from {beta:.4g} to {best.beta:.4g}, that is, raise TRL's beta from {1 / beta:.4g} "
-            f"to {1 / best.beta:.4g}: then {fraction} of the prompts settle with margin ({MARGINS})."
+            f"Lower beta from {diagnosis.beta:.4g} ({trainer_beta(diagnosis, diagnosis.beta)}) to {best.beta:.4g} "
+            f"({trainer_beta(diagnosis, best.beta)}): then {fraction} of the prompts settle with margin ({margins(diagnosis)})."
         )
     elif best.changed == "alpha":
         lines.append(
-            f"Lower alpha from {alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
-            f"then {fraction} of the prompts settle with margin ({MARGINS})."
+            f"Lower alpha from {diagnosis.alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
+            f"then {fraction} of the prompts settle with margin ({margins(diagnosis)})."
         )
     else:
         lines.append(
@@ -83,23 +92,25 @@ def percent(fraction: SupportsFloat) -> str:
 
 
 def cycle_words(diagnosis: Diagnosis, responses: np.ndarray, index: int) -> str:
-    """`a → b → c → a`, the way round in which the margins add up, by the names of the responses."""
-    if not diagnosis.preferences.curl[index] > 0:
+    """`a → b → c → a`, the way round in which the policy is driven, by the names of the responses; "none"."""
+    if not (diagnosis.turning[index] and diagnosis.equilibrium.cycle_mass[index] > 0):
         return "none"
-    names = [str(responses[index, place]) for place in diagnosis.preferences.triangle[index]]
+    names = [str(responses[index, place]) for place in diagnosis.equilibrium.cycle[index]]
     return " → ".join([*names, names[0]])
 
 
 def reasons(diagnosis: Diagnosis, responses: np.ndarray, which: np.ndarray) -> list[str]:
     """Why each of some prompts is at risk, in a few words; empty where it is not."""
-    equilibrium, fraction = diagnosis.equilibrium, diagnosis.preferences.triangle_fraction
+    equilibrium = diagnosis.equilibrium
     words = verdicts(equilibrium, diagnosis.alpha)
 
     def reason(index: int) -> str:
         match words[index]:
-            case "unstable" | "close":
+            case "unstable" | "close" if diagnosis.turning[index]:
                 cycle = cycle_words(diagnosis, responses, index)
-                return f"cycle {cycle}, {percent(float(fraction[index]))} of the cyclic part"
+                return f"cycle {cycle}, with {percent(float(equilibrium.cycle_mass[index]))} of the policy"
+            case "close":
+                return "the reference follows slowly"
             case "collapsed":
                 top = int(np.argmax(equilibrium.policy[index]))
                 return f"{responses[index, top]} takes {percent(float(equilibrium.policy[index, top]))}"
@@ -127,7 +138,9 @@ def risk_rows(
     diagnosis: Diagnosis, prompts: np.ndarray, responses: np.ndarray, most: int
 ) -> tuple[list[str], list[list[str]]]:
     """What is said of the prompts most at risk: the names of its columns, and a row for each."""
-    which = diagnosis.riskiest()[:most]
+    which = diagnosis.riskiest()
+    _, first = np.unique(prompts[which], return_index=True)
+    which = which[np.sort(first)][:most]  # of each prompt, its worst group
     equilibrium, turning = diagnosis.equilibrium, diagnosis.turning
     words = verdicts(equilibrium, diagnosis.alpha)
     whys = reasons(diagnosis, responses, which)

@@ -128,6 +128,7 @@ AREAS: dict[str, dict[str, str]] = {
         "_diagnosis/diagnosis": "diagnosis diagnosis_counts",
         "_diagnosis/parts": "diagnosis recommendation",
         "_diagnosis/verdicts": "diagnosis",
+        "_diagnosis/headline": "headline",
         "_diagnosis/prompts": "diagnosis diagnosis_counts",
         "_diagnosis/recommendation": "recommendation",
         "_diagnosis/thresholds": "recommendation diagnosis",
