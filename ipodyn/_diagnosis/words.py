@@ -27,20 +27,18 @@ def trainer_beta(diagnosis: Diagnosis, beta: float) -> str:
 def advice(diagnosis: Diagnosis) -> list[str]:
     """The safe region, and what to change, in sentences."""
     lines = []
-    where = f"alpha {diagnosis.alpha:g}, beta {diagnosis.beta:.4g} ({trainer_beta(diagnosis, diagnosis.beta)}), lam {diagnosis.lam:g}"
-    best = diagnosis.recommendation
+    best, asked = diagnosis.recommendation, margins(diagnosis)
+    own, lower = (f"{beta:.4g} ({trainer_beta(diagnosis, beta)})" for beta in (diagnosis.beta, best.beta))
+    where = f"alpha {diagnosis.alpha:g}, beta {own}, lam {diagnosis.lam:g}"
     fraction = percent(best.fraction)
     if best.changed == "nothing":
-        lines.append(f"Keep the setting: at {where} {fraction} of the prompts settle with margin ({margins(found)}).")
+        lines.append(f"Keep the setting: at {where} {fraction} of the prompts settle with margin ({asked}).")
     elif best.changed == "beta":
-        lines.append(
-            f"Lower beta from {diagnosis.beta:.4g} ({trainer_beta(diagnosis, diagnosis.beta)}) to {best.beta:.4g} "
-            f"({trainer_beta(diagnosis, best.beta)}): then {fraction} of the prompts settle with margin ({margins(diagnosis)})."
-        )
+        lines.append(f"Lower beta from {own} to {lower}: then {fraction} of the prompts settle with margin ({asked}).")
     elif best.changed == "alpha":
         lines.append(
             f"Lower alpha from {diagnosis.alpha:g} to {best.alpha:.4g}, so that the reference follows the policy less: "
-            f"then {fraction} of the prompts settle with margin ({margins(diagnosis)})."
+            f"then {fraction} of the prompts settle with margin ({asked})."
         )
     else:
         lines.append(
