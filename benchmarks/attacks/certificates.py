@@ -9,7 +9,7 @@ looked for.
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 SIZES = (2, 3, 4, 5, 6, 8, 12, 16)
 LOOPS = 100  # of one size at a time
 Counts = dict[str, float]
+Sizes = Sequence[int]
 
 
 class Loops(NamedTuple):
@@ -108,7 +109,7 @@ def worst_ratio(before: np.ndarray, after: np.ndarray, rate: np.ndarray, use: np
     return float((after[use] / (before * np.maximum(rate, 1e-12))[use]).max(initial=0.0))
 
 
-def attack_states(rng: np.random.Generator, states: int) -> Counts:
+def attack_states(rng: np.random.Generator, states: int, sizes: Sizes = SIZES) -> Counts:
     """The largest KL' / (q KL), in the Euclidean and in the best metric."""
     import ipodyn
 
@@ -118,8 +119,8 @@ def attack_states(rng: np.random.Generator, states: int) -> Counts:
 
     worst = {"euclidean": 0.0, "best": 0.0}
     seen = 0
-    each = -(-states // (LOOPS * len(SIZES)))
-    for K in SIZES:
+    each = -(-states // (LOOPS * len(sizes)))
+    for K in sizes:
         loops = draw(rng, LOOPS, K, (1e-4, 1.0))
         star, euclidean, best = over(promised, loops)
         star = np.maximum(star, 1e-300)
@@ -133,7 +134,7 @@ def attack_states(rng: np.random.Generator, states: int) -> Counts:
     return {"states": seen, "worst ratio, euclidean": worst["euclidean"], "worst ratio, best": worst["best"]}
 
 
-def attack_nesting(rng: np.random.Generator, loops_in_all: int) -> Counts:
+def attack_nesting(rng: np.random.Generator, loops_in_all: int, sizes: Sizes = SIZES) -> Counts:
     """Loops in each of the nested claims, and how often one holds without the next."""
     import ipodyn
 
@@ -147,8 +148,8 @@ def attack_nesting(rng: np.random.Generator, loops_in_all: int) -> Counts:
         )
 
     held, broken, number = np.zeros(4, int), 0, 0
-    per_size = max(1, loops_in_all // (len(SIZES) - 1))
-    for K in SIZES[1:]:
+    per_size = max(1, loops_in_all // len(sizes))
+    for K in sizes:
         loops = draw(rng, per_size, K, (0.05, 20.0))
         levels = np.stack(over(claims, loops))
         number += levels.shape[1]
@@ -158,7 +159,7 @@ def attack_nesting(rng: np.random.Generator, loops_in_all: int) -> Counts:
     return {"loops": number, **dict(zip(names, map(int, held), strict=True)), "not nested": broken}
 
 
-def attack_basins(rng: np.random.Generator, states: int) -> Counts:
+def attack_basins(rng: np.random.Generator, states: int, sizes: Sizes = SIZES) -> Counts:
     """States in certified balls of loops that are not certified globally: that leave, and the worst KL' / (rate KL)."""
     import ipodyn
 
@@ -168,13 +169,13 @@ def attack_basins(rng: np.random.Generator, states: int) -> Counts:
         return star.policy, basin.kl, basin.rate, ipodyn.convergence_certificate(loop).certified
 
     counts: Counts = {"loops": 0, "states": 0, "left": 0, "worst ratio": 0.0}
-    for K in SIZES[1:]:
+    for K in sizes:
         loops = draw(rng, 4 * LOOPS, K, (1.0, 8.0))
         star, kl, rate, certified = over(balls, loops)
         use = ~certified & (kl > 0) & np.isfinite(kl) & (star.min(axis=1) > 1e-12)
         loops, star, kl, rate = loops.at(use), star[use], kl[use], rate[use]
         counts["loops"] += len(kl)
-        each = -(-states // ((len(SIZES) - 1) * max(len(kl), 1)))
+        each = -(-states // (len(sizes) * max(len(kl), 1)))
         for t in range(each):
             direction = rng.normal(size=star.shape) * 10 ** rng.uniform(-1, 1, star.shape)
             direction = np.eye(K)[rng.integers(0, K, len(kl))] if t % 3 == 0 else direction
@@ -195,14 +196,14 @@ def attack_basins(rng: np.random.Generator, states: int) -> Counts:
     return counts
 
 
-def attack_rounds(rng: np.random.Generator, loops_in_all: int, most: int = 20_000) -> Counts:
+def attack_rounds(rng: np.random.Generator, loops_in_all: int, sizes: Sizes = SIZES, most: int = 20_000) -> Counts:
     """Rounds to KL 1e-6 as bounded and as rolled out, from random starts of certified loops."""
     import ipodyn
 
     counts: Counts = {"loops": 0, "too few": 0}
     factors = []
-    for K in SIZES[1:6]:
-        loops = draw(rng, loops_in_all // 5, K, (3e-3, 1.0))
+    for K in sizes:
+        loops = draw(rng, loops_in_all // len(sizes), K, (3e-3, 1.0))
         loops = loops._replace(alpha=np.minimum(loops.alpha, 0.997))
         starts = rng.dirichlet(np.full(K, 0.4), len(loops.alpha)) * (1 - 1e-7) + 1e-7 / K
 
@@ -231,14 +232,16 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=1_000_000, help="of all sizes together")
     parser.add_argument("--loops", type=int, default=1_000, help="for rounds and, times ten, for nesting")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of responses")
     parser.add_argument("--only", nargs="+", choices=("states", "nesting", "basins", "rounds"))
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
+    sizes = tuple(arguments.sizes)
     jobs: dict[str, Callable[[np.random.Generator], Counts]] = {
-        "states": lambda rng: attack_states(rng, arguments.states),
-        "nesting": lambda rng: attack_nesting(rng, 10 * arguments.loops),
-        "basins": lambda rng: attack_basins(rng, arguments.states),
-        "rounds": lambda rng: attack_rounds(rng, arguments.loops),
+        "states": lambda rng: attack_states(rng, arguments.states, sizes),
+        "nesting": lambda rng: attack_nesting(rng, 10 * arguments.loops, sizes),
+        "basins": lambda rng: attack_basins(rng, arguments.states, sizes),
+        "rounds": lambda rng: attack_rounds(rng, arguments.loops, sizes),
     }
     for name in arguments.only or jobs:
         began = time.perf_counter()
