@@ -128,6 +128,8 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=4, help="of moves towards slower loops, for each block")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     arguments = parser.parse_args()
+    # In single precision rounding keeps loops moving that contract by a thousandth.
+    jax.config.update("jax_enable_x64", True)
     began = time.perf_counter()
     seen, found = search(arguments.loops, arguments.seed, arguments.block, arguments.generations, arguments.seconds)
     print(f"{seen:,} loops, {sum(block.alpha.size for block in found)} that do not settle")
