@@ -76,3 +76,12 @@ def test_what_a_trajectory_gets_does_not_depend_on_its_block(rng):
         alone, _ = both(*(x[..., part] for x in arguments), num_steps=700)
         np.testing.assert_array_equal(alone.variance, together.variance[part])
         np.testing.assert_array_equal(alone.final, together.final[:, part])
+
+
+@pytest.mark.parametrize(("num_steps", "window", "opens", "early"), [(800, 80, range(0, 20, 2), range(0, 11, 2))])
+def test_windows_are_counted_from_the_end_and_half_way_is_still_the_first_half(num_steps, window, opens, early):
+    """Twenty chunks of forty rounds, two a window: the window that opens after exactly 400 rounds is an early one."""
+    cut = Chunking.of(num_steps, window)
+    assert (cut.odd, cut.chunk, cut.num_chunks, cut.chunks_per_window) == (0, 40, 20, 2)
+    found = [np.flatnonzero(np.asarray(mask)).tolist() for mask in cut.opens()]
+    assert found == [list(opens), list(early)]

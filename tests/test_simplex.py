@@ -9,6 +9,7 @@ import scipy.stats
 
 import ipodyn
 from ipodyn._numerics.simplex import LOG_ZERO, centred, log_policy, matvec, softmax, tangent_basis
+from ipodyn._numerics.types import as_float
 
 FACES = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.3, 0.7]]
 
@@ -81,3 +82,11 @@ def test_matvec_is_matmul_with_batch_axes_behind(rng, K):
     np.testing.assert_allclose(matvec(jnp.asarray(matrix), jnp.asarray(vector)), expected, rtol=1e-12, atol=1e-13)
     single = matvec(jnp.asarray(matrix[..., 0]), jnp.asarray(vector[..., 0]))
     np.testing.assert_allclose(single, expected[..., 0], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("policy", [np.array([1, 0, 0]), np.array([True, False, False]), np.array([1.0, 0.0, 0.0])])
+def test_whole_numbers_become_floating_point(policy):
+    """What a user writes as integers is a policy; its entropy, and that of a number alone, is a float of JAX's own."""
+    assert as_float(policy).dtype == jnp.result_type(float)
+    assert as_float(2).dtype == as_float(True).dtype == jnp.result_type(float)
+    assert as_float(np.float32(2)).dtype == np.float32 and as_float(2, np.zeros(1, np.float32)).dtype == np.float32

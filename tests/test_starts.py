@@ -157,3 +157,12 @@ def test_growth_beside_a_vertex_is_that_of_the_reference(beta):
     orbit = ipodyn.rollout(ipodyn.MRS(P, alpha=0.6, beta=beta, lam=1.0), num_steps=200)
     assert orbit.final.dtype == np.float32 and float(orbit.final[0]) > 0.999
     assert float(orbit.growth) == pytest.approx(np.log(0.6), abs=1e-3)
+
+
+def test_a_response_that_the_start_excludes_does_not_come_back():
+    """With alpha = 1 it would win against both others, but a probability of 0 stays 0: the rest is no unstable one."""
+    P = np.array([[0.5, 0.5, 0.1], [0.5, 0.5, 0.1], [0.9, 0.9, 0.5]])
+    loop = MRS(P, alpha=1.0, beta=2.0, lam=1.0)
+    orbit = ipodyn.rollout(loop, [0.5, 0.5, 0.0], num_steps=60)
+    assert float(orbit.final[2]) == 0 and float(orbit.growth) <= 0
+    assert float(ipodyn.rollout(loop, [0.5, 0.499, 0.001], num_steps=60).final[2]) > 0.99  # let in, it takes over

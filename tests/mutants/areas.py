@@ -11,9 +11,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 AREAS: dict[str, dict[str, str]] = {
     "loops": {
         "_loops/mrs": "loop contract",
-        "_loops/loop": "loop contract",
+        "_loops/loop": "loop contract abstract_loop",
         "_loops/normal_form": "loop contract",
-        "_loops/tangent": "loop contract",
+        "_loops/tangent": "loop abstract_loop contract",
         "_rollouts/rollout": "rollout early_leaving sweep",
         "_rollouts/statistics": "rollout early_leaving sweep",
         "_rollouts/rounds": "rollout early_leaving sweep",
@@ -37,10 +37,10 @@ AREAS: dict[str, dict[str, str]] = {
         "_objectives/bradley_terry": "dpo_optimum",
         "_objectives/empirical": "finite",
         "_objectives/wins": "finite",
-        "_numerics/types": "finite",
+        "_numerics/types": "simplex finite",
         "_numerics/linear": "finite",
         "_numerics/randomness": "calling finite sequential",
-        "_objectives/gradient_optimum": "gradient_optimum",
+        "_objectives/gradient_optimum": "gradient_optimum derivatives",
     },
     "newton": {
         "_equilibria/fixed_point": "fixed_point float32",
