@@ -92,7 +92,8 @@ class _Worst(eqx.Module):
         usual = (self.K - 1) * self.noise / (2 * num_pairs * least * rest**2)
         exponent = num_pairs * least * (deficits + rest * jnp.log(rest))
         rare = jnp.minimum((self.K - 1) * jnp.exp(-exponent), 1.0)
-        error = jnp.min(usual + rare * self.worst**2)
+        errors = usual + rare * self.worst**2
+        error = errors[jnp.argmin(jax.lax.stop_gradient(errors))]
         return jnp.where(known, error / (4 * slack**2), jnp.inf)
 
 
