@@ -126,6 +126,7 @@ def test_kl_falls_by_the_rate_in_every_round(rng, K):
         return ipodyn.fixed_point(loop).policy, *(found.rate for found in certificates)
 
     star, euclidean, best = map(np.asarray, over_loops(rates, fields))
+    star = np.maximum(star, 1e-300)  # what a policy does not hold does not matter
     assert np.all(best <= euclidean) and (K == 3 or np.mean(best < 0.999 * euclidean) > 0.3)
     assert np.all(euclidean < 1)
     closest = 0.0
