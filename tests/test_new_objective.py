@@ -12,7 +12,7 @@ import pytest
 from preferences import complementary
 
 import ipodyn
-from ipodyn import IPO, MRS, RESULTS
+from ipodyn import IPO, MRS, RESULTS, MRSStability
 
 K = 4
 
@@ -82,6 +82,7 @@ def test_round_fixed_point_and_stability_are_those_of_ipo(pair):
     np.testing.assert_allclose(star.policy, expected.policy, atol=1e-12)
     # omega is per unit of beta lam, of which IPO's loop has twice as much.
     found, known = ipodyn.stability(ours, star.policy), ipodyn.stability(twin, expected.policy)
+    assert isinstance(found, MRSStability) and isinstance(known, MRSStability)
     np.testing.assert_allclose([found.radius, found.omega / 2], [known.radius, known.omega], rtol=1e-10)
 
 

@@ -92,13 +92,11 @@ def test_losses_of_many_tokens_are_trls(case):
     tokens, logits, pi_ref = case["tokens"], np.array(case["logits"]), np.array(case["pi_ref"])
     recipe = recipes.from_trl(beta=case["tau"], loss_type=case["loss_type"], tokens=tokens)
     h = np.log(softmax(logits)) - np.log(pi_ref)
-    winners, losers = np.array(case["winners"]), np.array(case["losers"])
+    winners, losers, strength = np.array(case["winners"]), np.array(case["losers"]), recipe.point()["beta"]
     if case["loss_type"] == "sppo_hard":
         mine = (h[winners] - recipe.beta / 2) ** 2 + (h[losers] + recipe.beta / 2) ** 2
     else:
-        mine = recipe.objective.pair_losses(
-            jnp.asarray(h[winners] - h[losers]), jnp.full(len(winners), float(recipe.beta))
-        )
+        mine = recipe.objective.pair_losses(jnp.asarray(h[winners] - h[losers]), jnp.full(len(winners), strength))
         mine = mine / (tokens**2 if case["loss_type"] == "ipo" else 1)
     np.testing.assert_allclose(mine, case["losses"], rtol=1e-10)  # sums over up to 200 tokens
 
@@ -269,11 +267,11 @@ ROWS = README.read_text(encoding="utf-8").partition("<!-- trainer settings -->")
 def test_the_readmes_table_of_trainers(row):
     _, _, settings, alpha, beta, lam, verdict, _ = (cell.strip() for cell in row.split("|"))
     recipe = recipes.from_config(json.loads(settings.strip("`")), tokens=200)
-    assert [f"{float(recipe.alpha):.3g}", f"{float(recipe.beta):.0f}", f"{float(recipe.lam):.0f}"] == [alpha, beta, lam]
+    point = {name: float(value) for name, value in recipe.point().items()}
+    assert [f"{point['alpha']:.3g}", f"{point['beta']:.0f}", f"{point['lam']:.0f}"] == [alpha, beta, lam]
     # The uniform policy is fixed. IPO turns beta lam a / sqrt(3) a round; the Bradley-Terry fit of a three-cycle ties
     # all and its slope sigma'(0) = 1/4 makes it four times that.
     gain = 4 if isinstance(recipe.objective, ipodyn.DPO) else 1
-    point = {name: float(value) for name, value in recipe.point().items()}
     radius = np.hypot(point["alpha"], gain * 0.3 * point["beta"] * point["lam"] / np.sqrt(3))
     loop = recipe.loop(ipodyn.problems.three_cycle(0.3))
     np.testing.assert_allclose(float(ipodyn.stability(loop, np.full(3, 1 / 3)).radius), radius, rtol=1e-9)
