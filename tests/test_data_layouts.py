@@ -157,6 +157,8 @@ def test_what_is_none_of_these_is_told_what_would_read_it(tmp_path):
     ratings = "item,system,wit,truth\n" + "\n".join(f"{n // 4},s{n % 4},{n % 5},{n % 3}" for n in range(16))
     said = error(load_pairs, write(tmp_path / "ratings.csv", ratings))
     assert f"ipodyn diagnose {tmp_path / 'ratings.csv'} --prompt item --attributes wit,truth" in said
+    said = error(load_pairs, write(tmp_path / "t.csv", "prompt_id,first,second,grade\np,x,y,1\n"))
+    assert "such as --score grade" in said and "--attributes" not in said
     said = error(load_pairs, write(tmp_path / "t.csv", "a,b\nx,y\n"))
     assert "name them with --prompt, --first, --second" in said
     said = error(load_pairs, write(tmp_path / "t.csv", "prompt,first,second,winner\np,x,y,1\np,x,z,0\n"))

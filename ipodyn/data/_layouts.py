@@ -137,6 +137,9 @@ def advice(frame: "polars.DataFrame", path: object) -> str:
     """The command that would read a table that is none of comparisons, as the end of a sentence; or nothing."""
     numeric = [name for name in frame.columns if frame[name].dtype.is_numeric()]
     prompt = next((name for name in PROMPTS if name in frame.columns), None)
+    if any(set(names) <= set(frame.columns) for names in RESPONSES):
+        likely = [name for name in numeric if name not in PROMPTS and not name.endswith("_id")]
+        return f"; the column of scores is named by --score, such as --score {likely[0]}" if likely else ""
     if prompt is None:
         repeated = [name for name in frame.columns if 1 < frame[name].n_unique() <= frame.height / 2]
         prompt = repeated[0] if repeated else None
