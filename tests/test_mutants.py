@@ -62,4 +62,23 @@ def test_recorded_errors_have_their_fields():
     for name, fields in (("errors", {"id", "file", "old", "new", "note"}), ("equivalents", {"id", "equivalent"})):
         rows = [json.loads(line) for line in (MUTANTS / f"{name}.jsonl").read_text().splitlines()]
         assert len({row["id"] for row in rows}) == len(rows) and all(fields <= row.keys() for row in rows)
-        assert all((areas.ROOT / row["file"]).is_file() for row in rows)
+        assert all((areas.ROOT / row["file"]).is_file() for row in rows if "file" in row)
+
+
+ERRORS = [json.loads(line) for line in (MUTANTS / "errors.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("row", ERRORS, ids=lambda row: row["id"])
+def test_a_recorded_error_can_be_put_in_and_its_tests_exist(row):
+    source = (areas.ROOT / row["file"]).read_text()
+    assert source.count(row["old"]) == 1, f"stands {source.count(row['old'])} times in {row['file']}: {row['old']!r}"
+    changed = source.replace(row["old"], row["new"])
+    assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
+    for test in row.get("tests", []):
+        file, _, name = test.partition("::")
+        defined = {
+            node.name
+            for node in ast.walk(ast.parse((areas.ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
+        assert not name or name.partition("[")[0].rpartition("::")[2] in defined, test
