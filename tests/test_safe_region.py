@@ -210,7 +210,7 @@ def test_tune_beats_a_scan(rng):
     alphas, betas = np.meshgrid(np.linspace(0, 0.9, 40), np.geomspace(0.1, 20, 40))
     best = float(np.max(at(alphas.ravel(), betas.ravel())))
     assert (np.asarray(found.radius) <= 0.8).all()
-    assert float(found.value) >= best - 0.005  # as good as the scan, up to what 300 steps of Adam leave
+    assert float(found.functional_value) >= best - 0.005  # as good as the scan, up to what 300 steps of Adam leave
     assert float(found.lam) == 0.8
 
 

@@ -115,7 +115,8 @@ def test_larger_ones(rng):
         solve = jax.jit(jax.vmap(lambda P, near, share=share: _closest(P, pairs, near, jnp.asarray(share))))
         sampler, gap = solve(P, near)
         short = share * sampler.bound - sampler.margin
-        assert bool((short <= jnp.maximum(gap, 0) + 1e-15).all())  # the certificate speaks of both
+        # The certificate speaks of both, up to the roundings of two sums of products of numbers below 1.
+        assert bool((short <= jnp.maximum(gap, 0) + 16 * np.finfo(float).eps).all())
         # Near share = 1 the admissible set is thin, and one in a thousand is still on its way after all steps.
         strict = np.mean((gap < 1e-9) & (short < 1e-11))
         assert float(gap.max()) < 1.5e-8 and strict > (0.99 if share == 0.99 else 0.9999)
